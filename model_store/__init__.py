@@ -1,0 +1,1 @@
+"""Versioned embeddings: manifests, atomic publish, checksums, aliases, purge."""

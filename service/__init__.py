@@ -1,0 +1,1 @@
+"""Expunge: an online unlearning microservice for recommenders."""

@@ -1,0 +1,1 @@
+"""Erasures: accepting, tracking and cancelling them."""

@@ -1,0 +1,1 @@
+"""Measures of ranking and of forgetting, protocols, and the gate."""

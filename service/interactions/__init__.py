@@ -1,0 +1,1 @@
+"""Interactions: reading data sets, recording feedback, subject access."""

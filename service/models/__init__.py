@@ -1,0 +1,1 @@
+"""Versions, their lineage, and the aliases that point at them."""

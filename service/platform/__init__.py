@@ -1,0 +1,1 @@
+"""What every domain stands on: database, Redis, metrics, logging, auth, problems, clock."""

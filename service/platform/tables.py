@@ -1,0 +1,218 @@
+"""The database schema, in SQLAlchemy Core: one table per fact, surrogate keys everywhere but in the vocabulary.
+
+Outside ids live in `users.id` and `items.id` alone. Everything else names people by surrogate key or keyed digest, so
+erasing a subject's id means erasing one row.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+# Named constraints let alembic move them on both databases.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(column_0_N_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite autoincrements INTEGER PRIMARY KEY only; PostgreSQL needs eight bytes.
+Key = BigInteger().with_variant(Integer, "sqlite")
+Instant = DateTime(timezone=True)
+
+users = Table(
+    "users",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("key", Key, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("title", Text),
+)
+
+interactions = Table(
+    "interactions",
+    metadata,
+    Column("user_key", Key, ForeignKey("users.key"), primary_key=True),
+    Column("item_key", Key, ForeignKey("items.key"), primary_key=True),
+    Column("recorded_at", Instant, nullable=False),
+    Index("ix_interactions_item_key", "item_key"),
+    sqlite_with_rowid=False,
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", String(36), primary_key=True),  # UUIDv7
+    Column("seq", BigInteger, nullable=False, unique=True),  # the audit seq of its acceptance: the order of accepting
+    Column("status", String(16), nullable=False),
+    Column("mode", String(8), nullable=False),
+    Column("reason", String(500)),
+    Column("requested", Integer, nullable=False),
+    Column("matched", Integer, nullable=False),
+    Column("commitment", String(64), nullable=False),  # SHA-256(salt || canonical subjects), hex
+    Column("salt", String(64)),  # hex; null once erased
+    Column("received_at", Instant, nullable=False),
+    Column("due_at", Instant, nullable=False),
+    Column("forgotten_at", Instant),
+    Column("erased_at", Instant),
+    Column("cancelled_at", Instant),
+    Column("version_before", BigInteger),
+    Column("version_after", BigInteger),
+    Column("batch_id", BigInteger, ForeignKey("batches.id")),
+    Column("attempts", Integer, nullable=False, default=0, server_default="0"),
+    Column("needs", String(64)),  # problem code while status is needs_attention
+    Column("stages", JSON, nullable=False, default=dict, server_default="{}"),  # stage -> {at, seconds}
+    Column("key_id", String(36), nullable=False),  # the API key that asked
+    CheckConstraint("status IN ('accepted','forgotten','erased','cancelled','needs_attention')", name="status"),
+    CheckConstraint("mode IN ('forget','dislike')", name="mode"),
+    Index("ix_erasures_status_seq", "status", "seq"),
+)
+
+erasure_targets = Table(
+    "erasure_targets",
+    metadata,
+    Column("erasure_id", String(36), ForeignKey("erasures.id"), primary_key=True),
+    Column("ordinal", Integer, primary_key=True),
+    Column("kind", String(11), nullable=False),
+    Column("user_key", BigInteger),  # null: not known when accepted
+    Column("item_key", BigInteger),
+    Column("matched", Integer, nullable=False),
+    CheckConstraint("kind IN ('interaction','user','item')", name="kind"),
+)
+
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("user_digest", LargeBinary(32), primary_key=True),  # empty: every user
+    Column("item_digest", LargeBinary(32), primary_key=True),  # empty: every item
+    Column("erasure_id", String(36), ForeignKey("erasures.id"), primary_key=True),
+    Column("created_at", Instant, nullable=False),
+    Index("ix_suppressions_item_digest", "item_digest", "user_digest"),
+    Index("ix_suppressions_erasure_id", "erasure_id"),
+    sqlite_with_rowid=False,
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("seq", Key, primary_key=True, autoincrement=True),
+    Column("erasure_id", String(36), ForeignKey("erasures.id"), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("published_at", Instant),
+    Index("ix_outbox_unpublished", "published_at", "seq"),
+    Index("ix_outbox_erasure_id", "erasure_id"),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("key_id", String(36), primary_key=True),
+    Column("key_sha256", LargeBinary(32), primary_key=True),
+    Column("body_sha256", LargeBinary(32), nullable=False),
+    Column("erasure_id", String(36), ForeignKey("erasures.id"), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+)
+
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Instant, nullable=False),
+    Column("event", String(40), nullable=False),
+    Column("erasure_id", String(36)),
+    Column("version", BigInteger),
+    Column("body", Text, nullable=False),  # canonical JSON (RFC 8785): the bytes that leaf_hash covers
+    Column("leaf_hash", LargeBinary(32), nullable=False),
+    Index("ix_audit_entries_erasure_id", "erasure_id"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", Key, primary_key=True, autoincrement=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("version", BigInteger, unique=True),
+    Column("step", String(16), nullable=False),  # journal: written before the step begins
+    Column("size", Integer, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+    Column("outcome", String(16)),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(9), nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("base", BigInteger, nullable=False),
+    Column("parent", BigInteger),
+    Column("erasure_seq", BigInteger, nullable=False),  # every erasure up to this audit seq is forgotten in it
+    Column("manifest", JSON, nullable=False),
+    Column("gate", JSON),
+    Column("created_at", Instant, nullable=False),
+    CheckConstraint("kind IN ('base','forgotten')", name="kind"),
+    CheckConstraint("status IN ('ready','held','retired','purged')", name="status"),
+)
+
+aliases = Table(
+    "aliases",
+    metadata,
+    Column("name", String(16), primary_key=True),
+    Column("version", BigInteger, ForeignKey("versions.version"), nullable=False),
+    Column("moved_at", Instant, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("token_sha256", LargeBinary(32), nullable=False),
+    Column("label", String(100), nullable=False),
+    Column("scopes", String(100), nullable=False),  # space separated
+    Column("created_at", Instant, nullable=False),
+    Column("revoked_at", Instant),
+    UniqueConstraint("token_sha256"),
+)

@@ -1,0 +1,1 @@
+"""Top-N recommendations from the live version."""

@@ -1,0 +1,1 @@
+"""The models: interaction graph, propagation, backbones, training, top-N. Pure torch."""

@@ -1,0 +1,1 @@
+"""The unlearning methods behind one `Unlearner` protocol. Pure torch."""

@@ -1,0 +1,1 @@
+"""The worker: batches erasures, forgets them, publishes the version that has."""
