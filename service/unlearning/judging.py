@@ -1,0 +1,148 @@
+"""Judging an encoder on held-out simulated requests of every shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from service.recommender.graph import InteractionGraph
+from service.recommender.losses import pair_scores
+from service.recommender.ranking import ranking_quality
+from service.recommender.sampling import sample_negatives
+from service.unlearning.calibration import Calibration
+from service.unlearning.encoder import InfluenceEncoder
+from service.unlearning.idm import InfluenceDependencyMatrix
+from service.unlearning.readout import unlearned_readout
+from service.unlearning.request import Mode
+from service.unlearning.simulation import SHAPES, simulate
+from service.unlearning.state import TrainedState
+
+HELD_OUT_SEED = 7_919  # simulated requests for judging come from a stream of their own
+RANKED_USERS = 1_000  # users on whom the quality ratio is measured
+
+
+@dataclass(frozen=True)
+class ShapeFigures:
+    """How one simulated shape was forgotten.
+
+    `auc` separates the revoked pairs' scores from those of held-out pairs: .5 cannot be told apart. `shift` and
+    `wanted` are mean score changes, reached and aimed at, in units of the held-out scores' standard deviation.
+    `negatives` is the mean score of random unseen pairs minus that of the revoked ones, in the same unit.
+    """
+
+    n_edges: int
+    auc: float
+    shift: float
+    wanted: float
+    negatives: float
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """An encoder's figures by shape, and two summaries.
+
+    `score`, lower is better: mode `forget`, the mean over shapes of |shift - wanted|; mode `dislike`, minus the mean
+    gap between random unseen pairs and revoked ones. `quality_ratio`: the lowest validation NDCG of any shape over
+    that of the base.
+    """
+
+    shapes: dict[str, ShapeFigures]
+    score: float
+    quality_ratio: float
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    shape: str
+    remaining: InteractionGraph
+    idm: InfluenceDependencyMatrix
+    edges: Tensor  # (2, m) of rows that keep an interaction
+    targets: Tensor
+
+
+class Judge:
+    """Held-out simulated requests, the same for every encoder that is judged.
+
+    Args:
+        state: the base.
+        calibration: of that base; gives the scores to aim at.
+        mode: decides what a good encoder is.
+        seed: of the pre-training run; the judge draws from another stream.
+    """
+
+    def __init__(self, state: TrainedState, calibration: Calibration, mode: Mode, seed: int) -> None:
+        self.state, self.mode, self.spread = state, mode, calibration.spread
+        generator = torch.Generator(state.e0.device).manual_seed(HELD_OUT_SEED + seed)
+        self.requests = [self._hold(shape, calibration, generator) for shape in SHAPES]
+        self.requests = [request for request in self.requests if request.edges.shape[1]]
+        users = torch.randint(state.graph.n_users, (20_000,), generator=generator, device=state.e0.device)
+        self.negatives = torch.stack((users, sample_negatives(state.graph, users, generator)))
+        self.ranked = _of_users(state, RANKED_USERS, generator)
+        self.base_ndcg = self._ndcg(state.readout, state.graph)
+
+    def _hold(self, shape: str, calibration: Calibration, generator: torch.Generator) -> _HeldOut:
+        edges = simulate(shape, self.state.graph, generator)
+        remaining = self.state.graph.without(edges)
+        kept = (remaining.user_degree[edges[0].long()] > 0) & (remaining.item_degree[edges[1].long()] > 0)
+        idm = InfluenceDependencyMatrix(self.state.graph, edges)
+        counted = edges[:, kept].long()
+        return _HeldOut(shape, remaining, idm, counted, calibration.targets(self.state, counted))
+
+    def __call__(self, encoder: InfluenceEncoder) -> Judgement:
+        """Figures of an encoder; changes nothing and draws nothing."""
+        shapes, ratios = {}, []
+        with torch.no_grad():
+            for request in self.requests:
+                e0 = self.state.e0 + encoder.shift(request.idm, self.state.readout)
+                extra = encoder.config.amplification - 1
+                readout = unlearned_readout(self.state, e0, request.remaining, extra)
+                shapes[request.shape] = self._figures(request, readout)
+                ratios.append(self._ndcg(readout, request.remaining) / max(self.base_ndcg, 1e-9))
+        return Judgement(shapes, self._score(shapes), min(ratios, default=1.0))
+
+    def _figures(self, request: _HeldOut, readout: Tensor) -> ShapeFigures:
+        before = self._scores(self.state.readout, request.edges)
+        after = self._scores(readout, request.edges)
+        held_out = self._scores(readout, self.state.validation.long())
+        return ShapeFigures(
+            n_edges=request.edges.shape[1],
+            auc=auc(after, held_out),
+            shift=float((after - before).mean()) / self.spread,
+            wanted=float((request.targets - before).mean()) / self.spread,
+            negatives=float(self._scores(readout, self.negatives).mean() - after.mean()) / self.spread,
+        )
+
+    def _score(self, shapes: dict[str, ShapeFigures]) -> float:
+        count = max(len(shapes), 1)
+        if self.mode == "forget":
+            return sum(abs(figures.shift - figures.wanted) for figures in shapes.values()) / count
+        return -sum(figures.negatives for figures in shapes.values()) / count
+
+    def _scores(self, readout: Tensor, edges: Tensor) -> Tensor:
+        return pair_scores(readout, self.state.graph.n_users, edges[0], edges[1])
+
+    def _ndcg(self, readout: Tensor, seen: InteractionGraph) -> float:
+        return ranking_quality(readout, seen, self.ranked).ndcg
+
+
+def auc(first: Tensor, second: Tensor) -> float:
+    """Probability that an entry of `first` is above one of `second`, ties counted half; .5 where either is empty.
+
+    Shapes: (n,), (m,) -> float. Cost: O((n + m) log m).
+    """
+    if not first.numel() or not second.numel():
+        return 0.5
+    ordered = torch.sort(second).values
+    below = torch.searchsorted(ordered, first.contiguous(), right=False)
+    not_above = torch.searchsorted(ordered, first.contiguous(), right=True)
+    return float((below + not_above).double().mean() / (2 * second.numel()))
+
+
+def _of_users(state: TrainedState, count: int, generator: torch.Generator) -> InteractionGraph:
+    """The validation part of `count` random users."""
+    graph = InteractionGraph(state.graph.n_users, state.graph.n_items, state.validation)
+    order = torch.randperm(graph.n_users, generator=generator, device=state.e0.device)
+    order = order[graph.user_degree[order] > 0][:count]
+    return InteractionGraph(graph.n_users, graph.n_items, graph.edges_of_users(order))

@@ -1,0 +1,76 @@
+"""Simulated requests: what people really send, made from the base's own interactions."""
+
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Generator, Tensor
+
+from service.recommender.graph import InteractionGraph
+from service.recommender.sampling import occurrence
+
+SINGLES = 64  # pairs of a `single` or `ten` simulation that are measured together; see `single_pairs`
+
+
+def single_pairs(graph: InteractionGraph, generator: Generator) -> Tensor:
+    """Pairs of which no two share a user or an item.
+
+    In S_D each then has degree 1 on both ends, exactly as a request of one pair: one pass stands for many requests.
+    """
+    order = torch.randperm(graph.n_edges, generator=generator, device=graph.device)[: SINGLES * 8]
+    edges = graph.edges[:, order]
+    for side in (0, 1):
+        edges = edges[:, occurrence(edges[side]) < 1]
+    return edges[:, :SINGLES]
+
+
+def ten_pairs(graph: InteractionGraph, generator: Generator) -> Tensor:
+    """Ten interactions of one user, for some users with at least twenty."""
+    users = _rows(graph.user_degree >= 20, max(SINGLES // 10, 1), generator)
+    edges = graph.edges_of_users(users)
+    shuffled = edges[:, torch.randperm(edges.shape[1], generator=generator, device=graph.device)]
+    return shuffled[:, occurrence(shuffled[0]) < 10]
+
+
+def whole_users(graph: InteractionGraph, generator: Generator) -> Tensor:
+    """Every interaction of a few users."""
+    return graph.edges_of_users(_rows(graph.user_degree > 0, 4, generator))
+
+
+def whole_items(graph: InteractionGraph, generator: Generator) -> Tensor:
+    """Every interaction of a few items, of low and middling popularity, at most 1 % of all interactions."""
+    rare = (graph.item_degree > 0) & (graph.item_degree <= max(graph.n_edges // 400, 1))
+    return graph.edges_of_items(_rows(rare, 4, generator))
+
+
+def share_of_pairs(share: float) -> Callable[[InteractionGraph, Generator], Tensor]:
+    """A uniformly random share of all interactions, in (0, 1)."""
+
+    def draw(graph: InteractionGraph, generator: Generator) -> Tensor:
+        size = max(round(share * graph.n_edges), 1)
+        return graph.edges[:, torch.randperm(graph.n_edges, generator=generator, device=graph.device)[:size]]
+
+    return draw
+
+
+SHAPES: Final[dict[str, Callable[[InteractionGraph, Generator], Tensor]]] = {
+    "single": single_pairs,
+    "ten": ten_pairs,
+    "user": whole_users,
+    "item": whole_items,
+    "0.1pct": share_of_pairs(0.001),
+    "0.5pct": share_of_pairs(0.005),
+    "1pct": share_of_pairs(0.01),
+    "2pct": share_of_pairs(0.02),
+}
+"""The shapes on which an encoder is trained and judged, by name."""
+
+
+def simulate(shape: str, graph: InteractionGraph, generator: Generator) -> Tensor:
+    """A (2, m) request of this shape, sorted and unique; m may be 0 where the graph has no such pairs."""
+    return graph.common(SHAPES[shape](graph, generator))
+
+
+def _rows(eligible: Tensor, count: int, generator: Generator) -> Tensor:
+    rows = torch.nonzero(eligible).flatten()
+    return rows[torch.randperm(rows.numel(), generator=generator, device=rows.device)[:count]]

@@ -1,0 +1,167 @@
+"""UnlearnRec: forgetting by an influence encoder, with fine-tuning where it is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from service.recommender.graph import InteractionGraph
+from service.recommender.losses import pair_scores
+from service.recommender.sampling import batches
+from service.unlearning.calibration import Calibration
+from service.unlearning.encoder import InfluenceEncoder
+from service.unlearning.idm import InfluenceDependencyMatrix
+from service.unlearning.losses import calibrated_loss, preserving_loss, unlearning_loss
+from service.unlearning.protocol import ForgetResult, Guarantee
+from service.unlearning.readout import unlearned_readout
+from service.unlearning.request import Mode, Request
+from service.unlearning.state import TrainedState, zero_isolated
+
+MODES: tuple[Mode, ...] = ("forget", "dislike")
+
+
+@dataclass(frozen=True)
+class FineTuningConfig:
+    """The short training that follows the encoder (methods.md section 4.5)."""
+
+    batch_size: int = 4096
+    learning_rate: float = 1e-3
+    unlearn_weight: float = 0.2
+    """lambda_u."""
+    preserve_weight: float = 0.01
+    """lambda_p; 0 is the paper's text, its code has 0.01."""
+    temperature: float = 10.0
+    seed: int = 0
+
+
+@dataclass
+class UnlearnRec:
+    """Applies a request by one forward pass of the influence encoder of its mode, then swaps the graph.
+
+    Guarantee: approximate.
+    Source: UnlearnRec, arXiv 2505.22649, Algorithm 1 lines 9 and 10; `epochs` = k is the paper's Ours(k).
+    Cost: encoder O(m d + |V_D| d^2), propagation O(L M d); each epoch of fine-tuning costs one of training.
+
+    Args:
+        encoders: by mode; a request with interactions of a mode that has none is refused.
+        epochs: of fine-tuning, >= 0.
+        fine_tuning: its settings.
+    """
+
+    encoders: Mapping[Mode, InfluenceEncoder]
+    epochs: int = 0
+    fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)
+
+    guarantee = Guarantee.APPROXIMATE
+
+    def prepare(self, state: TrainedState) -> None:
+        """Computes what all requests share: the base's readout."""
+        _ = state.readout
+
+    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+        """The model without the request.
+
+        An empty request gives the base itself, bit for bit (with the masked readout).
+
+        Raises:
+            ValueError: interactions of a mode without an encoder.
+        """
+        started = time.perf_counter()
+        remaining = state.graph.without(request.edges) if request.n_edges else state.graph
+        with torch.no_grad():
+            e0 = zero_isolated(state.e0 + self._shift(state, request), remaining)
+            encoded = time.perf_counter()
+            readout = self._readout(state, e0, request, remaining)
+        applied = time.perf_counter()
+        seconds = {"encode": encoded - started, "propagate": applied - encoded}
+        result = ForgetResult(e0, readout, remaining, 0, seconds)
+        return _fine_tune(self, state, request, result) if self.epochs else result
+
+    def with_epochs(self, epochs: int) -> UnlearnRec:
+        """The same method with another number of fine-tuning epochs."""
+        return replace(self, epochs=epochs)
+
+    def _shift(self, state: TrainedState, request: Request) -> Tensor:
+        total = torch.zeros_like(state.e0)
+        for mode in MODES:
+            encoder = self.encoders.get(mode)
+            edges = request.of_mode(mode)
+            if not edges.shape[1] and (encoder is None or encoder.config.readout == "sum0_masked"):
+                continue
+            if encoder is None:
+                msg = f"No influence encoder for mode {mode!r} is at hand; pre-train one."
+                raise ValueError(msg)
+            total += encoder.shift(InfluenceDependencyMatrix(state.graph, edges), state.readout)
+        return total
+
+    def extra(self, request: Request) -> float:
+        """amplification - 1 of the modes asked for; the one of `forget` where both are."""
+        asked = [self.encoders[mode] for mode in MODES if request.of_mode(mode).shape[1]]
+        return asked[0].config.amplification - 1 if asked else 0.0
+
+    def _readout(self, state: TrainedState, e0: Tensor, request: Request, remaining: InteractionGraph) -> Tensor:
+        return unlearned_readout(state, e0, remaining, self.extra(request))
+
+
+def _fine_tune(method: UnlearnRec, state: TrainedState, request: Request, start: ForgetResult) -> ForgetResult:
+    """k epochs over the remaining interactions: E0 moves, a new Adam, L_M + lambda_u L_u + lambda_p L_p.
+
+    The encoder's MLP is trained along with E0: its shift is recomputed in every step, H_0 and W_eta frozen.
+    """
+    started = time.perf_counter()
+    config, n_users = method.fine_tuning, state.graph.n_users
+    generator = torch.Generator(state.e0.device).manual_seed(config.seed)
+    tuned = {mode: encoder.copy() for mode, encoder in method.encoders.items()}
+    e0 = state.e0.detach().clone().requires_grad_()
+    parts = [part.requires_grad_() for encoder in tuned.values() for part in encoder.mlp]
+    optimiser = torch.optim.Adam([e0, *parts], lr=config.learning_rate)
+    student = UnlearnRec(tuned)
+    objective = _Objective(state, request, start.graph, config)
+    for _ in range(method.epochs):
+        for batch in batches(start.graph, config.batch_size, generator):
+            optimiser.zero_grad()
+            shifted = e0 + student._shift(state, request)
+            readout = student._readout(state, shifted, request, start.graph)
+            loss = state.backbone.loss(shifted, start.graph, batch, readout) + objective.unlearn(readout)
+            if config.preserve_weight:
+                loss = loss + config.preserve_weight * preserving_loss(
+                    readout, state.readout, n_users, batch, config.temperature
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+    with torch.no_grad():
+        final = zero_isolated(e0 + student._shift(state, request), start.graph)
+        readout = student._readout(state, final, request, start.graph)
+    seconds = start.seconds | {"fine_tune": time.perf_counter() - started}
+    return ForgetResult(final, readout, start.graph, method.epochs, seconds)
+
+
+class _Objective:
+    """lambda_u L_u over the whole request, the loss of each mode on its own interactions."""
+
+    def __init__(
+        self, state: TrainedState, request: Request, remaining: InteractionGraph, config: FineTuningConfig
+    ) -> None:
+        self.weight, self.n_users = config.unlearn_weight, state.graph.n_users
+        self.dislike = _still_ranked(request.dislike, remaining)
+        self.forget = _still_ranked(request.forget, remaining)
+        self.spread, self.targets = 1.0, torch.zeros(0, device=state.e0.device)
+        if self.forget.shape[1]:
+            calibration = Calibration.of(state)
+            self.spread, self.targets = calibration.spread, calibration.targets(state, self.forget)
+
+    def unlearn(self, readout: Tensor) -> Tensor:
+        disliked = pair_scores(readout, self.n_users, self.dislike[0], self.dislike[1])
+        forgotten = pair_scores(readout, self.n_users, self.forget[0], self.forget[1])
+        loss = unlearning_loss(disliked) + calibrated_loss(forgotten, self.targets, self.spread)
+        return self.weight * loss
+
+
+def _still_ranked(edges: Tensor, remaining: InteractionGraph) -> Tensor:
+    """The edges whose user and item both keep an interaction: the others score 0 whatever is learnt."""
+    edges = edges.long()
+    return edges[:, (remaining.user_degree[edges[0]] > 0) & (remaining.item_degree[edges[1]] > 0)]
