@@ -141,6 +141,10 @@ class InteractionGraph:
         by_item = renumber[self.by_item[keep[self.by_item]]]
         return self._of(self.n_users, self.n_items, self._codes[keep], by_item)
 
+    def keeps(self, edges: Tensor) -> Tensor:
+        """(k,) bool: which of the (2, k) pairs have a user and an item that still hold an interaction each."""
+        return (self.user_degree[edges[0].long()] > 0) & (self.item_degree[edges[1].long()] > 0)
+
     def edges_of_users(self, users: Tensor) -> Tensor:
         """All (2, k) edges of these user rows."""
         chosen = torch.zeros(self.n_users, dtype=torch.bool, device=self.device)

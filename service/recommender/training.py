@@ -1,7 +1,9 @@
 """Training a backbone from scratch: epochs, early stopping, checkpoints."""
 
+import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -209,35 +211,23 @@ class Training:
             self.best.copy_(torch.from_numpy(stored["best"]))
             self.generator.set_state(torch.from_numpy(stored["random"]))
             self.optimiser.state[self.e0] = {
-                name: torch.from_numpy(stored[name]).to(self.device if name != "step" else stored_device(self.device))
-                for name in ("step", "exp_avg", "exp_avg_sq")
+                name: torch.from_numpy(stored[name]).to(self.device) for name in ("step", "exp_avg", "exp_avg_sq")
             }
         self.history = [_read_epoch(epoch) for epoch in facts["history"]]
         self.best_epoch = facts["best_epoch"]
 
 
-def stored_device(device: torch.device) -> torch.device:
-    """Where a fused Adam keeps its step counter: with the parameters."""
-    return device
-
-
 def _fingerprint(run: Training) -> dict[str, Any]:
-    import zlib
-
     edges = zlib.crc32(run.graph.edges.cpu().numpy().tobytes())
     return {"config": asdict(run.config), "backbone": run.backbone.config(), "edges": edges}
 
 
 def _facts(run: Training) -> str:
-    import json
-
     history = [asdict(epoch) for epoch in run.history]
     return json.dumps({"fingerprint": _fingerprint(run), "history": history, "best_epoch": run.best_epoch})
 
 
 def _read_facts(text: str) -> dict[str, Any]:
-    import json
-
     facts: dict[str, Any] = json.loads(text)
     return facts
 

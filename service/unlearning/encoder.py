@@ -47,7 +47,7 @@ class InfluenceEncoder:
         self.config, self.h0, self.weight, self.mlp = config, h0, weight, mlp
 
     @classmethod
-    def fresh(cls, config: EncoderConfig, n_nodes: int, embedding_size: int, device: torch.device) -> InfluenceEncoder:
+    def fresh(cls, config: EncoderConfig, shape: tuple[int, int], device: torch.device) -> InfluenceEncoder:
         """An encoder before pre-training: with `init_weight` 0 it shifts nothing."""
         n_nodes, embedding_size = shape
         identity, zero = torch.eye(embedding_size, device=device), torch.zeros(embedding_size, device=device)

@@ -85,9 +85,8 @@ class Judge:
     def _hold(self, shape: str, calibration: Calibration, generator: torch.Generator) -> _HeldOut:
         edges = simulate(shape, self.state.graph, generator)
         remaining = self.state.graph.without(edges)
-        kept = (remaining.user_degree[edges[0].long()] > 0) & (remaining.item_degree[edges[1].long()] > 0)
         idm = InfluenceDependencyMatrix(self.state.graph, edges)
-        counted = edges[:, kept].long()
+        counted = edges[:, remaining.keeps(edges)].long()
         return _HeldOut(shape, remaining, idm, counted, calibration.targets(self.state, counted))
 
     def __call__(self, encoder: InfluenceEncoder) -> Judgement:

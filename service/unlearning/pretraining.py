@@ -156,8 +156,7 @@ class Pretraining:
             pick = int(torch.randint(len(shapes), (), generator=self.generator, device=self.state.e0.device))
             edges = simulate(shapes[pick], self.state.graph, self.generator)
         remaining = self.state.graph.without(edges)
-        kept = (remaining.user_degree[edges[0].long()] > 0) & (remaining.item_degree[edges[1].long()] > 0)
-        counted = edges[:, kept].long()
+        counted = edges[:, remaining.keeps(edges)].long()
         return _Simulated(
             remaining,
             InfluenceDependencyMatrix(self.state.graph, edges),

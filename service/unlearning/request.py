@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from service.recommender.graph import InteractionGraph
+from service.unlearning.state import TrainedState
 
 Mode = Literal["forget", "dislike"]
 
@@ -20,31 +21,37 @@ class Request:
     `forget`: as if it had never happened. `dislike`: the person also wants less of it. An interaction asked for in
     both modes counts as `dislike`.
 
-    Shapes: `forget` and `dislike` (2, m) int32, disjoint, each sorted and unique, all in the base's graph.
+    Shapes: `forget` and `dislike` (2, m) int32, disjoint, each sorted and unique, all in the base's graph; `held_out`
+    (2, k) int32, those of the base's validation part: no model has learnt them, they leave the measurements only.
     """
 
     forget: Tensor
     dislike: Tensor
+    held_out: Tensor
 
     @classmethod
-    def of(cls, graph: InteractionGraph, forget: Tensor | None = None, dislike: Tensor | None = None) -> Request:
-        """A request from any edges: those that the graph does not hold are passed over, repeats merged."""
+    def of(cls, state: TrainedState, forget: Tensor | None = None, dislike: Tensor | None = None) -> Request:
+        """A request from any (2, n) edges: those that the base never saw are passed over, repeats merged."""
+        graph = state.graph
         none = graph.edges[:, :0]
-        disliked = none if dislike is None else graph.common(dislike.to(graph.device))
-        forgotten = none if forget is None else graph.common(forget.to(graph.device))
+        forgotten = none if forget is None else forget.to(graph.device).int()
+        disliked = none if dislike is None else dislike.to(graph.device).int()
+        held_out = InteractionGraph(graph.n_users, graph.n_items, state.validation)
+        asked_held_out = held_out.common(torch.cat((forgotten, disliked), dim=1))
+        forgotten, disliked = graph.common(forgotten), graph.common(disliked)
         if disliked.shape[1] and forgotten.shape[1]:
             both = InteractionGraph(graph.n_users, graph.n_items, disliked)
             forgotten = forgotten[:, ~both.contains(forgotten)]
-        return cls(forgotten, disliked)
+        return cls(forgotten, disliked, asked_held_out)
 
     @property
     def edges(self) -> Tensor:
-        """(2, m) all edges, of both modes."""
+        """(2, m) all learnt edges, of both modes."""
         return torch.cat((self.forget, self.dislike), dim=1)
 
     @property
     def n_edges(self) -> int:
-        """Interactions to be forgotten."""
+        """Learnt interactions to be forgotten."""
         return self.forget.shape[1] + self.dislike.shape[1]
 
     def of_mode(self, mode: Mode) -> Tensor:

@@ -147,8 +147,9 @@ class _Objective:
         self, state: TrainedState, request: Request, remaining: InteractionGraph, config: FineTuningConfig
     ) -> None:
         self.weight, self.n_users = config.unlearn_weight, state.graph.n_users
-        self.dislike = _still_ranked(request.dislike, remaining)
-        self.forget = _still_ranked(request.forget, remaining)
+        # A pair with a reset end scores 0 whatever is learnt.
+        self.dislike = request.dislike[:, remaining.keeps(request.dislike)].long()
+        self.forget = request.forget[:, remaining.keeps(request.forget)].long()
         self.spread, self.targets = 1.0, torch.zeros(0, device=state.e0.device)
         if self.forget.shape[1]:
             calibration = Calibration.of(state)
@@ -159,9 +160,3 @@ class _Objective:
         forgotten = pair_scores(readout, self.n_users, self.forget[0], self.forget[1])
         loss = unlearning_loss(disliked) + calibrated_loss(forgotten, self.targets, self.spread)
         return self.weight * loss
-
-
-def _still_ranked(edges: Tensor, remaining: InteractionGraph) -> Tensor:
-    """The edges whose user and item both keep an interaction: the others score 0 whatever is learnt."""
-    edges = edges.long()
-    return edges[:, (remaining.user_degree[edges[0]] > 0) & (remaining.item_degree[edges[1]] > 0)]

@@ -1,0 +1,170 @@
+"""The check that a version passes before it serves."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import isfinite, sqrt
+
+import torch
+from torch import Tensor
+
+from service.evaluation.membership import MembershipProbe
+from service.recommender.graph import InteractionGraph
+from service.recommender.losses import pair_scores
+from service.recommender.ranking import ranking_quality
+from service.unlearning.calibration import Calibration
+from service.unlearning.protocol import ForgetResult
+from service.unlearning.request import Request
+from service.unlearning.state import TrainedState
+
+RANKED_USERS = 1_000
+DRIFT_PAIRS = 20_000
+RANKED_PAIRS = 1_000  # bounds the score matrix of the ranks
+
+
+@dataclass(frozen=True)
+class GateThresholds:
+    """When a candidate is held back. All in units that do not depend on the backbone's score scale."""
+
+    max_residual: float = 0.15
+    """Mean score of the batch above its calibrated target, in held-out standard deviations. Retraining moves a pair by
+    about .2 of them on average, so .15 is where most of what the model knew is still there."""
+    max_overshoot: float = 0.5
+    """Mean score below the target: an unnaturally low score tells as much as a high one. Wider than the other side,
+    since a low score is the lesser harm to the person who asked."""
+    noise: float = 0.6
+    """Spread of one pair's residual under retraining, in the same unit: a batch of n pairs may stray by 2 noise /
+    sqrt(n) more, or single pairs would fail by chance."""
+    min_quality: float = 0.98
+    """Validation NDCG over the base's. Deleting 2 % of the interactions at random costs a retrained model about 1 %."""
+    max_drift: float = 0.25
+    """Mean absolute change of the remaining pairs' scores, in held-out standard deviations; between two retrainings
+    that differ in the seed alone it is larger than this."""
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """What the gate measured, and whether the candidate may serve.
+
+    `figures` are plain floats; `reasons` is empty exactly when `passed`.
+    """
+
+    passed: bool
+    figures: dict[str, float]
+    reasons: tuple[str, ...]
+
+
+class Gate:
+    """Compares candidates with the base they come from.
+
+    Args:
+        state: the base; its figures are measured once.
+        thresholds: when to hold back.
+        seed: decides the sample of pairs and users.
+    """
+
+    def __init__(self, state: TrainedState, thresholds: GateThresholds | None = None, seed: int = 0) -> None:
+        self.state, self.thresholds = state, thresholds or GateThresholds()
+        self.calibration = Calibration.of(state)
+        graph = state.graph
+        generator = torch.Generator(graph.device).manual_seed(seed)
+        order = torch.randperm(graph.n_edges, generator=generator, device=graph.device)
+        self._sample = graph.edges[:, order[:DRIFT_PAIRS]].long()
+        held_out = InteractionGraph(graph.n_users, graph.n_items, state.validation)
+        users = torch.randperm(graph.n_users, generator=generator, device=graph.device)
+        users = users[held_out.user_degree[users] > 0][:RANKED_USERS]
+        self._ranked = InteractionGraph(graph.n_users, graph.n_items, held_out.edges_of_users(users))
+        self._probe = MembershipProbe.of(graph, graph.edges[:, :0], state.validation, seed)
+
+    def check(self, batch: Request, result: ForgetResult, request: Request | None = None) -> GateReport:
+        """Measures a candidate.
+
+        Args:
+            batch: the interactions that this step is about.
+            result: the candidate.
+            request: everything forgotten since the base, the batch included; default the batch alone. Its held-out
+                interactions leave the measurements of quality.
+        """
+        with torch.no_grad():
+            figures = self._quality(request or batch, result) | self._drift(result) | self._batch(batch, result)
+        reasons = self._reasons(figures)
+        if not bool(torch.isfinite(result.readout).all()):
+            reasons = ("the candidate holds values that are not finite", *reasons)
+        return GateReport(not reasons, {name: value for name, value in figures.items() if isfinite(value)}, reasons)
+
+    def _quality(self, request: Request, result: ForgetResult) -> dict[str, float]:
+        # The base is measured on the same pairs: an erased pair can be looked for in neither.
+        ranked = self._ranked.without(request.held_out)
+        before = ranking_quality(self.state.readout, self.state.graph, ranked)
+        after = ranking_quality(result.readout, result.graph, ranked)
+        ratio = after.ndcg / before.ndcg if before.ndcg else 1.0
+        return {
+            "recall_at_20": after.recall,
+            "ndcg_at_20": after.ndcg,
+            "base_recall_at_20": before.recall,
+            "base_ndcg_at_20": before.ndcg,
+            "quality_ratio": ratio,
+        }
+
+    def _drift(self, result: ForgetResult) -> dict[str, float]:
+        kept = self._sample[:, result.graph.contains(self._sample)]
+        if not kept.shape[1]:
+            return {"drift": 0.0}
+        change = self._scores(result.readout, kept) - self._scores(self.state.readout, kept)
+        return {"drift": float(change.abs().mean()) / self.calibration.spread}
+
+    def _batch(self, batch: Request, result: ForgetResult) -> dict[str, float]:
+        figures = {"n_interactions": float(batch.n_edges)}
+        if not batch.n_edges:
+            return figures
+        heldout = self.state.validation[:, self.calibration.matched(self.state, batch.edges)]
+        if not heldout.shape[1]:
+            heldout = self.state.validation
+        probe = MembershipProbe(self.state.graph.n_users, batch.edges.long(), heldout.long(), self._probe.negatives)
+        figures |= asdict(probe.measure(result.readout, self.state.readout))
+        for mode in ("forget", "dislike"):
+            edges = batch.of_mode(mode)
+            edges = edges[:, result.graph.keeps(edges)].long()  # the others were reset and score 0
+            if edges.shape[1]:
+                figures |= self._mode_figures(mode, edges, result)
+        return figures
+
+    def _mode_figures(self, mode: str, edges: Tensor, result: ForgetResult) -> dict[str, float]:
+        scores = self._scores(result.readout, edges)
+        if mode == "dislike":
+            return {
+                "n_dislike": float(edges.shape[1]),
+                "p_dislike": float(torch.sigmoid(scores).mean()),
+            }
+        spread, before = self.calibration.spread, self._scores(self.state.readout, edges)
+        targets = self.calibration.targets(self.state, edges)
+        some = slice(0, RANKED_PAIRS)
+        items = result.readout[self.state.graph.n_users :]
+        above = (result.readout[edges[0, some]] @ items.T) > scores[some, None]  # (pairs, n_items)
+        return {
+            "n_forget": float(edges.shape[1]),
+            "residual": float((scores - targets).mean()) / spread,
+            "moved": float((scores - before).mean()) / spread,
+            "wanted": float((targets - before).mean()) / spread,
+            "mean_rank": float(above.sum(dim=1).double().mean()) + 1,
+        }
+
+    def _reasons(self, figures: dict[str, float]) -> tuple[str, ...]:
+        limits, residual = self.thresholds, figures.get("residual", 0.0)
+        slack = 2 * limits.noise / sqrt(max(figures.get("n_forget", 1.0), 1.0))
+        leak, hollow = limits.max_residual + slack, limits.max_overshoot + slack
+        quality, drift = figures["quality_ratio"], figures["drift"]
+        checks = (
+            (residual <= leak, f"erased pairs score {residual:.3f} above their target, at most {leak:.3f}"),
+            (-residual <= hollow, f"erased pairs score {-residual:.3f} below their target, at most {hollow:.3f}"),
+            (
+                figures.get("p_dislike", 0.0) <= figures.get("p_negative", 1.0),
+                "disliked pairs still score above random unseen ones",
+            ),
+            (quality >= limits.min_quality, f"quality is {quality:.3f} of the base's, at least {limits.min_quality}"),
+            (drift <= limits.max_drift, f"remaining scores moved by {drift:.3f}, at most {limits.max_drift}"),
+        )
+        return tuple(reason for passed, reason in checks if not passed)
+
+    def _scores(self, readout: Tensor, edges: Tensor) -> Tensor:
+        return pair_scores(readout, self.state.graph.n_users, edges[0], edges[1])
