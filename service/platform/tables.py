@@ -4,12 +4,15 @@ Outside ids live in `users.id` and `items.id` alone. Everything else names peopl
 erasing a subject's id means erasing one row.
 """
 
+from datetime import UTC, datetime
+
 from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
     Column,
     DateTime,
+    Dialect,
     ForeignKey,
     Index,
     Integer,
@@ -18,6 +21,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
 
@@ -34,7 +38,31 @@ metadata = MetaData(
 
 # SQLite autoincrements INTEGER PRIMARY KEY only; PostgreSQL needs eight bytes.
 Key = BigInteger().with_variant(Integer, "sqlite")
-Instant = DateTime(timezone=True)
+
+
+class UtcInstant(TypeDecorator[datetime]):
+    """An aware UTC instant on both databases; SQLite keeps no time zone, so this puts it back."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To the database: UTC; naive instants are refused, they would be read in some other zone."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            msg = "Instants are aware (UTC)."
+            raise ValueError(msg)
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the database: aware, UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+Instant = UtcInstant()
 
 users = Table(
     "users",

@@ -1,0 +1,205 @@
+"""The one door to SQL: engines, units of work, and retries of a whole unit.
+
+A unit is a function of a Connection that runs in one transaction. It may run more than once (a deadlock, a busy file),
+so it has no effects outside the database. Application code never commits: a unit that returns is committed, one that
+raises is not.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import stamina
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from service.platform import metrics
+from service.platform.database_errors import is_disconnect, is_transient, problem_of
+from service.platform.problem import StorageUnavailable
+from service.platform.sqlite import SqliteReader, SqliteWriter, raw
+
+T = TypeVar("T")
+Unit = Callable[[Connection], T]
+
+LOCK_TIMEOUT_MS = 5_000
+STATEMENT_TIMEOUT_MS = 60_000
+POOL_TIMEOUT_S = 5.0
+_RETRY = {"attempts": 6, "timeout": 10.0, "wait_initial": 0.01, "wait_max": 0.5, "wait_jitter": 0.05}
+
+
+class Database:
+    """SQLite (WAL, one writer thread a process) or PostgreSQL (a pool), behind the same five methods."""
+
+    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        """`url` is a SQLAlchemy URL; `pool_size` is the number of PostgreSQL connections. Connects on first use."""
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = _sqlite_engine(self.url, read_only=False) if self.is_sqlite else _pool(self.url, pool_size)
+        self._reading = (
+            _sqlite_engine(self.url, read_only=True)
+            if self.is_sqlite
+            else self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        )
+        self._writer = SqliteWriter(self.engine) if self.is_sqlite else None
+        self._reader = SqliteReader(self._reading) if self.is_sqlite else None
+        self._threads = ThreadPoolExecutor(pool_size, thread_name_prefix="sql")
+
+    def read(self) -> AbstractContextManager[Connection]:
+        """A read-only transaction with one snapshot, rolled back at the end."""
+        return self._read()
+
+    def write(self) -> AbstractContextManager[Connection]:
+        """A transaction that commits when the block ends and rolls back when it raises; not retried."""
+        return self._write()
+
+    def query(self, unit: Unit[T]) -> T:
+        """Run a unit in a read-only transaction on this thread; retried as a whole on transient errors."""
+        return self._retrying(lambda: _within(self._read, unit))
+
+    def transact(self, unit: Unit[T]) -> T:
+        """Run a unit in a write transaction on this thread; retried as a whole on transient errors."""
+        return self._retrying(lambda: _within(self._write, unit))
+
+    async def run_read(self, unit: Unit[T]) -> T:
+        """Run a unit in a read-only transaction.
+
+        SQLite: on the event loop (a WAL read never waits, and a thread hop costs more than the read). PostgreSQL: in a
+        thread.
+        """
+        if self._reader is None:
+            return await self._in_thread(lambda: self.query(unit))
+        try:
+            return self._reader.run(unit)
+        except (DBAPIError, sqlite3.Error) as error:
+            raise problem_of(error) or error from error
+
+    async def run_write(self, unit: Unit[T]) -> T:
+        """Run a unit in a write transaction that is durable when this returns; retried as a whole on transient errors.
+
+        SQLite: on the writer thread, which commits units that wait together in one transaction, each in its savepoint.
+        Raises StorageUnavailable, StorageFull, TooManyRequests, or what the unit raises.
+        """
+        if self._writer is None:
+            return await self._in_thread(lambda: self.transact(unit))
+        try:
+            return await self._writer.submit(unit)
+        except (DBAPIError, sqlite3.Error) as error:
+            raise problem_of(error) or error from error
+
+    def close(self) -> None:
+        """Finish what is running and let go of every connection."""
+        if self._writer is not None:
+            self._writer.close()
+        if self._reader is not None:
+            self._reader.close()
+        self._threads.shutdown()
+        self._reading.dispose()
+        self.engine.dispose()
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._reading.connect() as connection:
+            if self.is_sqlite:
+                raw(connection).execute("BEGIN")
+            yield connection
+            connection.rollback()
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        if self._writer is not None:
+            with self._writer.exclusively() as connection:
+                yield connection
+            return
+        with self.engine.connect() as connection:
+            yield connection
+            _commit(connection)
+
+    def _retrying(self, call: Callable[[], T]) -> T:
+        try:
+            for attempt in stamina.retry_context(on=_transient, **_RETRY):  # type: ignore[arg-type]
+                with attempt:
+                    return call()
+        except (DBAPIError, sqlite3.Error, PoolTimeout) as error:
+            raise problem_of(error) or error from error
+        raise AssertionError  # pragma: no cover -- retry_context returns or raises
+
+
+def _within(transaction: Callable[[], AbstractContextManager[Connection]], unit: Unit[T]) -> T:
+    with transaction() as connection:
+        return unit(connection)
+
+
+def _transient(error: Exception) -> bool:
+    if not is_transient(error):
+        return False
+    metrics.retries_total.labels(type(getattr(error, "orig", error)).__name__).inc()
+    return True
+
+
+def _commit(connection: Connection) -> None:
+    try:
+        connection.commit()
+    except DBAPIError as error:
+        if not is_disconnect(error):
+            raise
+        # Whether this commit happened is not known: repeating it could do it twice. The Idempotency-Key settles it.
+        msg = "The connection to the database was lost during a commit."
+        raise StorageUnavailable(msg) from error
+
+
+def _sqlite_engine(url: URL, *, read_only: bool) -> Engine:
+    if not url.database or url.database == ":memory:":
+        msg = "The database URL must name a file: sqlite:////absolute/path.db"
+        raise ValueError(msg)
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # isolation_level None: the driver begins nothing by itself, every BEGIN is ours.
+    arguments = {"isolation_level": None, "timeout": LOCK_TIMEOUT_MS / 1000}
+    engine = create_engine(url, connect_args=arguments, pool_timeout=POOL_TIMEOUT_S, **_common())
+    event.listen(engine, "connect", _read_only_pragmas if read_only else _pragmas)
+    return engine
+
+
+def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute(f"PRAGMA busy_timeout={LOCK_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA secure_delete=ON")
+    connection.execute("PRAGMA cache_size=-16000")
+
+
+def _read_only_pragmas(connection: sqlite3.Connection, record: object) -> None:
+    _pragmas(connection, record)
+    connection.execute("PRAGMA query_only=ON")
+
+
+def _pool(url: URL, size: int) -> Engine:
+    options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC"
+    return create_engine(
+        url,
+        connect_args={"options": options, "connect_timeout": 5, "application_name": "expunge"},
+        pool_size=size,
+        max_overflow=2,
+        pool_timeout=POOL_TIMEOUT_S,
+        pool_recycle=1800,
+        **_common(),
+    )
+
+
+def _common() -> dict[str, Any]:
+    # hide_parameters: parameters are ids, and the text of an error may reach a log.
+    return {"hide_parameters": True, "json_serializer": _dump, "json_deserializer": orjson.loads}
+
+
+def _dump(value: Any) -> str:
+    return orjson.dumps(value).decode()

@@ -1,0 +1,81 @@
+"""What endpoints are given: the services of the process, and the principal of the request."""
+
+from dataclasses import dataclass
+from typing import Annotated, Protocol, cast
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from model_store.store import ModelStore
+from service.platform.auth import Principal, Scope, require
+from service.platform.clock import Clock
+from service.platform.database import Database
+from service.platform.identity import Identity
+from service.platform.redis import ErasureStream
+from service.settings import Settings
+
+
+@dataclass(frozen=True)
+class LiveStatus:
+    """Which version answers, and what is wrong with the one that should, if anything (the code of a problem)."""
+
+    version: int | None
+    problem: str | None = None
+
+
+class Live(Protocol):
+    """The holder of the version that answers; recommendations make it, the application starts and stops it."""
+
+    async def start(self) -> None:
+        """Load the live version, if there is one; never raises for a bad or missing version."""
+        ...
+
+    async def stop(self) -> None:
+        """Let go of it."""
+        ...
+
+    def status(self) -> LiveStatus:
+        """What is loaded."""
+        ...
+
+
+class Relay(Protocol):
+    """What moves outbox rows to the stream; erasures make it, the application starts and stops it."""
+
+    async def start(self) -> None:
+        """Begin to publish and to sweep, in the background."""
+        ...
+
+    async def stop(self) -> None:
+        """Finish the round that runs, then end."""
+        ...
+
+    def wake(self) -> None:
+        """Say that an outbox row was committed; returns at once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that one process shares between requests."""
+
+    settings: Settings
+    database: Database
+    identity: Identity
+    store: ModelStore
+    stream: ErasureStream | None
+    clock: Clock
+    live: Live
+    relay: Relay
+
+
+def services_of(connection: HTTPConnection) -> Services:
+    """The services of the application that a request came to."""
+    return cast(Services, connection.app.state.services)
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+Recommender = Annotated[Principal, Depends(require(Scope.RECOMMEND))]
+Eraser = Annotated[Principal, Depends(require(Scope.ERASE))]
+Auditor = Annotated[Principal, Depends(require(Scope.AUDIT))]
+Admin = Annotated[Principal, Depends(require(Scope.ADMIN))]

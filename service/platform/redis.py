@@ -1,0 +1,249 @@
+"""The stream that wakes the worker. It carries ids of erasures and nothing else; losing all of it loses nothing.
+
+Only this module speaks to Redis or Valkey. Every command has a time limit; a server that is away, full, loading or
+read-only is RedisUnavailable (try again later), one that would lose or evict entries is RedisUnsuitable (refuse to
+start).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from service.platform.problem import Unavailable
+
+T = TypeVar("T")
+
+OLDEST_VERSION = 7
+BLOCK_MAX_MS = 5_000
+DEAD_MAX = 10_000
+_FIELD = b"id"
+
+
+class RedisUnavailable(Unavailable):
+    """The server does not answer, or cannot write now."""
+
+    code = "redis_unavailable"
+    title = "Redis does not answer"
+    next_step = "Nothing is lost: requests are in the database and are published when Redis is back."
+
+
+class RedisUnsuitable(Unavailable):
+    """The server would lose or evict entries."""
+
+    code = "redis_unsuitable"
+    title = "This Redis server cannot be used"
+    next_step = "Point EXPUNGE_REDIS_URL to Redis or Valkey >= 7 with maxmemory-policy noeviction, or unset it."
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What the server says of itself."""
+
+    name: str
+    version: str
+    policy: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One delivery: the entry id of the stream and the id of the erasure."""
+
+    entry_id: str
+    erasure_id: str
+
+
+@dataclass(frozen=True)
+class StreamDepth:
+    """Entries in the stream, entries delivered and not acknowledged, seconds since the stalest of these was touched."""
+
+    length: int
+    pending: int
+    oldest_seconds: float
+
+
+class ErasureStream:
+    """One stream, one consumer group, one consumer. Safe to share between threads."""
+
+    def __init__(self, url: str, *, stream: str, group: str, consumer: str, timeout_s: float = 2.0) -> None:
+        """Connects on first use. `consumer` names this process; `timeout_s` bounds each command."""
+        self._stream, self._group, self._consumer = stream, group, consumer
+        self._dead = f"{stream}:dead"
+        self._redis = _client(url, timeout_s, timeout_s)
+        self._blocking = _client(url, timeout_s, timeout_s + BLOCK_MAX_MS / 1000)
+
+    def check(self) -> ServerInfo:
+        """Look at the server; raises RedisUnsuitable (older than 7, or it evicts) or RedisUnavailable."""
+        with _mapped():
+            facts = {**self._redis.info("server"), **self._redis.info("memory")}
+        info = ServerInfo(
+            "valkey" if "valkey_version" in facts else "redis",
+            str(facts.get("valkey_version") or facts["redis_version"]),
+            str(facts.get("maxmemory_policy", "noeviction")),
+        )
+        if int(str(facts["redis_version"]).split(".")[0]) < OLDEST_VERSION:
+            msg = f"It is {info.name} {info.version}; before {OLDEST_VERSION}, lost deliveries stay pending for ever."
+            raise RedisUnsuitable(msg)
+        if info.policy != "noeviction":
+            msg = f"Its maxmemory-policy is {info.policy}, which may evict the stream."
+            raise RedisUnsuitable(msg)
+        return info
+
+    def ping(self) -> None:
+        """Ask for a sign of life; raises RedisUnavailable."""
+        with _mapped():
+            self._redis.ping()
+
+    def publish(self, erasure_ids: Sequence[str]) -> None:
+        """Append one entry an erasure, in one round trip. An erasure may appear twice when an answer was lost."""
+        if not erasure_ids:
+            return
+        with _mapped():
+            pipeline = self._redis.pipeline(transaction=False)
+            for erasure_id in erasure_ids:
+                pipeline.xadd(self._stream, {_FIELD: erasure_id})
+            pipeline.execute()
+
+    def read(self, *, count: int, block_ms: int) -> list[Message]:
+        """Take up to `count` new entries, waiting up to `block_ms` (1 to 5,000) for the first; [] when none came."""
+        block = min(max(block_ms, 1), BLOCK_MAX_MS)
+        answer = self._in_group(
+            lambda: self._blocking.xreadgroup(
+                self._group, self._consumer, {self._stream: ">"}, count=count, block=block
+            )
+        )
+        return self._messages(answer[0][1]) if answer else []
+
+    def claim(self, *, min_idle_ms: int, count: int) -> list[Message]:
+        """Take over up to `count` entries that nobody has touched for `min_idle_ms`."""
+        answer = self._in_group(
+            lambda: self._redis.xautoclaim(
+                self._stream, self._group, self._consumer, min_idle_time=min_idle_ms, start_id="0-0", count=count
+            )
+        )
+        return self._messages(answer[1])
+
+    def keep(self, entry_ids: Sequence[str]) -> None:
+        """Say that these deliveries are still worked on: resets their idle time, leaves their delivery count."""
+        if entry_ids:
+            self._in_group(
+                lambda: self._redis.xclaim(
+                    self._stream, self._group, self._consumer, min_idle_time=0, message_ids=list(entry_ids), justid=True
+                )
+            )
+
+    def ack(self, entry_ids: Sequence[str]) -> None:
+        """Acknowledge deliveries and take their entries out of the stream, at once; unknown ones are no error."""
+        if not entry_ids:
+            return
+        with _mapped():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.xack(self._stream, self._group, *entry_ids)
+            pipeline.xdel(self._stream, *entry_ids)
+            pipeline.execute()
+
+    def dead_letter(self, message: Message, code: str) -> None:
+        """Move an entry that cannot be worked on to the stream `<stream>:dead`, with the code of its problem."""
+        with _mapped():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.xadd(self._dead, {_FIELD: message.erasure_id, b"code": code}, maxlen=DEAD_MAX, approximate=True)
+            pipeline.xack(self._stream, self._group, message.entry_id)
+            pipeline.xdel(self._stream, message.entry_id)
+            pipeline.execute()
+
+    def dead_letters(self) -> int:
+        """Entries in the dead-letter stream."""
+        with _mapped():
+            return int(self._redis.xlen(self._dead))
+
+    def pending(self) -> StreamDepth:
+        """How full the stream is."""
+        length = self._in_group(lambda: self._redis.xlen(self._stream))
+        summary = self._in_group(lambda: self._redis.xpending(self._stream, self._group))
+        if not summary["pending"]:
+            return StreamDepth(int(length), 0, 0.0)
+        # Idle times, not entry ids: an id is wall-clock time, and that may step.
+        oldest = self._in_group(
+            lambda: self._redis.xpending_range(self._stream, self._group, min="-", max="+", count=100)
+        )
+        idle_ms = max((entry["time_since_delivered"] for entry in oldest), default=0)
+        return StreamDepth(int(length), int(summary["pending"]), idle_ms / 1000)
+
+    def rewrite_log(self) -> None:
+        """Ask the server to rewrite its append-only file, so that acknowledged ids leave the disk too."""
+        with _mapped():
+            try:
+                self._redis.bgrewriteaof()
+            except redis.exceptions.ResponseError as error:
+                if "already in progress" not in str(error):
+                    raise
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._redis.close()
+        self._blocking.close()
+
+    def _in_group(self, command: Callable[[], T]) -> T:
+        with _mapped():
+            try:
+                return command()
+            except redis.exceptions.ResponseError as error:
+                if not _group_is_missing(error):
+                    raise
+            self._make_group()
+            return command()
+
+    def _make_group(self) -> None:
+        # At 0, never at $: entries published before the group existed are for it too.
+        try:
+            self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
+        except redis.exceptions.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    def _messages(self, entries: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> list[Message]:
+        found, foreign = [], []
+        for entry_id, fields in entries:
+            erasure_id = (fields or {}).get(_FIELD)
+            if erasure_id is None:
+                foreign.append(entry_id.decode())
+            else:
+                found.append(Message(entry_id.decode(), erasure_id.decode()))
+        self.ack(foreign)
+        return found
+
+
+def _client(url: str, connect_s: float, timeout_s: float) -> Any:
+    # One silent retry for a connection that the server closed meanwhile; a timeout is never retried here.
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=connect_s,
+        socket_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
+        protocol=2,
+        max_connections=16,
+    )
+
+
+def _group_is_missing(error: redis.exceptions.ResponseError) -> bool:
+    text = str(error)
+    # XPENDING and XREADGROUP say NOGROUP; a stream that does not exist is "no such key" to XINFO and friends.
+    return text.startswith("NOGROUP") or "no such key" in text
+
+
+@contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except redis.exceptions.ResponseError as error:
+        word = str(error).split(" ", 1)[0]
+        if word == "WRONGTYPE":
+            msg = "The key of the stream holds something else; EXPUNGE_STREAM names another key."
+            raise RedisUnsuitable(msg) from error
+        raise RedisUnavailable(f"It answers {word}.", retry_after_s=5) from error
+    except redis.exceptions.RedisError as error:
+        raise RedisUnavailable(f"It is not reachable ({type(error).__name__}).", retry_after_s=5) from error

@@ -1,0 +1,159 @@
+"""Every setting of the service, its default and its limits; each is read from `EXPUNGE_<NAME>`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEBIBYTE = 1024 * 1024
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=31 * 24 * 3600)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class SettingsError(Exception):
+    """A setting makes no sense; the text is one sentence that names it and says what would do."""
+
+
+class Settings(BaseSettings):
+    """How one process of the service runs. Immutable; durations carry their unit in the name."""
+
+    model_config = SettingsConfigDict(env_prefix="EXPUNGE_", extra="ignore", frozen=True)
+
+    home: Path = Path("~/.expunge")
+    """Folder that holds all state: database, secret, model store, embedded server."""
+    data_dir: Path | None = None
+    """Folder that holds data sets."""
+    database_url: str | None = None
+    """SQLAlchemy URL; without one, SQLite at `<home>/expunge.db`."""
+    redis_url: str | None = None
+    """URL of a Redis or Valkey >= 7; without one, an embedded server is started in `home`."""
+    secret_key: SecretStr | None = None
+    """Keys digests, cursors and manifests; without one, `<home>/secret.key`, made once."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    metrics_port: Port = 8081
+    """Port of the worker's metrics and health endpoints."""
+    log_level: LogLevel = "info"
+    docs: bool = True
+    """Whether `/docs` and `/openapi.json` are served."""
+
+    due_days: Annotated[float, Field(gt=0, le=31)] = 7.0
+    """Days from acceptance to `due_at`; the law allows one month."""
+    batch_max: Annotated[int, Field(gt=0, le=10_000)] = 256
+    """Most erasures that one unlearning step takes together."""
+    batch_window_ms: Annotated[int, Field(ge=0, le=60_000)] = 200
+    """Longest wait for more erasures to join a batch."""
+    sweep_seconds: Seconds = 5.0
+    """Interval at which the relay looks for outbox rows that nobody published."""
+    lease_seconds: Seconds = 10.0
+    """How long a silent worker keeps its lease."""
+    max_attempts: Annotated[int, Field(gt=0, le=100)] = 5
+    """Deliveries of one erasure before it needs attention."""
+
+    body_limit_bytes: Annotated[int, Field(ge=1024, le=256 * MEBIBYTE)] = 2 * MEBIBYTE
+    targets_max: Annotated[int, Field(gt=0, le=100_000)] = 10_000
+    """Most targets that one erasure names."""
+    backlog_max: Positive = 100_000
+    """Most erasures accepted and not yet forgotten; above it callers are told to come back later."""
+    id_max_length: Annotated[int, Field(gt=0, le=512)] = 512
+    """Most characters in a user id or an item id."""
+    pool_size: Annotated[int, Field(gt=0, le=200)] = 5
+    """Database connections of one process (PostgreSQL)."""
+
+    gate_max_residual: Annotated[float, Field(gt=0)] = 0.15
+    """Mean score of a batch above its calibrated target, in held-out standard deviations; at .15 most is still known."""
+    gate_max_overshoot: Annotated[float, Field(gt=0)] = 0.5
+    """Mean score below the target, same unit: an unnaturally low score tells as much as a high one."""
+    gate_noise: Annotated[float, Field(ge=0)] = 0.6
+    """Spread of one pair's residual under retraining, same unit: small batches may stray by that much over sqrt(n)."""
+    gate_min_quality: Annotated[float, Field(gt=0, le=1)] = 0.98
+    """Validation NDCG over the base's; erasing 2 % of the interactions costs a retrained model about 1 %."""
+    gate_max_drift: Annotated[float, Field(gt=0)] = 0.25
+    """Mean absolute change of the remaining scores, same unit; two retrainings of different seeds differ by more."""
+
+    keep_versions: Annotated[int, Field(ge=1, le=100)] = 2
+    """Versions kept in the store beside the live one."""
+
+    valkey_binary: Path | None = None
+    """Server binary to run in place of the packaged one."""
+    stream: Annotated[str, Field(min_length=1, max_length=200)] = "expunge:erasures"
+    group: Annotated[str, Field(min_length=1, max_length=200)] = "unlearners"
+    redis_timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """Longest wait for an answer of Redis."""
+
+    fault: str | None = None
+    """Fault to inject, for tests: `<point>:kill`, `<point>:raise` or `<point>:pause`."""
+    fault_file: Path | None = None
+    """File whose appearance ends an injected pause."""
+
+    @field_validator("home", "data_dir", "valkey_binary", "fault_file")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("sqlite:///", "postgresql+psycopg://", "postgresql://")):
+            msg = "must begin with sqlite:/// or postgresql://"
+            raise ValueError(msg)
+        return url.replace("postgresql://", "postgresql+psycopg://", 1) if url else url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_redis(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
+            msg = "must begin with redis://, rediss:// or unix://"
+            raise ValueError(msg)
+        return url
+
+    @field_validator("secret_key")
+    @classmethod
+    def _strong_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value()) < 32:
+            msg = "must have at least 32 characters"
+            raise ValueError(msg)
+        return secret
+
+    @model_validator(mode="after")
+    def _batches_fit_the_lease(self) -> "Settings":
+        if self.batch_window_ms / 1000 >= self.lease_seconds:
+            msg = "EXPUNGE_BATCH_WINDOW_MS must be shorter than EXPUNGE_LEASE_SECONDS, or waiting loses the lease"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def sql_url(self) -> str:
+        """The database URL in force."""
+        return self.database_url or f"sqlite:///{self.home / 'expunge.db'}"
+
+    @property
+    def store_root(self) -> Path:
+        """Folder of the model store."""
+        return self.home / "store"
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the settings from the environment, with `given` taking precedence; None means not given.
+
+    Raises SettingsError with one sentence when a value makes no sense; the value is not repeated, it may be a secret.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError(_sentence(error)) from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False)[0]
+    what = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:
+        return f"{what}."
+    name = f"EXPUNGE_{str(first['loc'][0]).upper()}"
+    what = what.replace("Input should be", "must be", 1)
+    return f"{name} {what}." if what.startswith("must") else f"{name} is refused: {what}."
