@@ -237,11 +237,9 @@ class ModelStore:
     def _seal(self, manifest: Manifest) -> Manifest:
         what = _what(manifest.collection, manifest.number, MANIFEST)
         try:
-            sealed = manifest.sealed(self._key)
-            Manifest.from_json(sealed.to_json(), what=what, key=self._key)
+            return Manifest.from_json(manifest.sealed(self._key).to_json(), what=what, key=self._key)
         except (ValueError, TypeError, Damaged) as cause:
             raise Unpublishable(what, "a fact in it is not plain JSON, or out of range") from cause
-        return sealed
 
     def _same(self, manifest: Manifest) -> Manifest:
         found = self.verify(manifest.collection, manifest.number)
