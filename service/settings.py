@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     """Database connections of one process (PostgreSQL)."""
 
     gate_max_residual: Annotated[float, Field(gt=0)] = 0.15
-    """Mean score of a batch above its calibrated target, in held-out standard deviations; at .15 most is still known."""
+    """Mean score of a batch above its calibrated target, in held-out standard deviations; .15 leaves much known."""
     gate_max_overshoot: Annotated[float, Field(gt=0)] = 0.5
     """Mean score below the target, same unit: an unnaturally low score tells as much as a high one."""
     gate_noise: Annotated[float, Field(ge=0)] = 0.6

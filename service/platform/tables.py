@@ -70,6 +70,7 @@ users = Table(
     Column("key", Key, primary_key=True, autoincrement=True),
     Column("id", Text, nullable=False, unique=True),
     Column("digest", LargeBinary(32), nullable=False, unique=True),
+    sqlite_autoincrement=True,  # a key is never given out twice: model files still hold those of erased users
 )
 
 items = Table(
@@ -79,6 +80,7 @@ items = Table(
     Column("id", Text, nullable=False, unique=True),
     Column("digest", LargeBinary(32), nullable=False, unique=True),
     Column("title", Text),
+    sqlite_autoincrement=True,
 )
 
 interactions = Table(

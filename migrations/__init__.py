@@ -1,0 +1,45 @@
+"""Schema migrations, run from code: the command line, tests and start-up checks call these, not alembic's own."""
+
+from functools import cache
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+FOLDER = Path(__file__).parent
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database at a SQLAlchemy URL up to a revision; safe to run from several processes at once."""
+    command.upgrade(_config(url), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the database at a SQLAlchemy URL back to a revision, `base` for an empty one."""
+    command.downgrade(_config(url), revision)
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The revision that a database is at; None where it has no schema."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+@cache
+def head() -> str:
+    """The newest revision that this code knows."""
+    revision = ScriptDirectory.from_config(_config("")).get_current_head()
+    if revision is None:
+        msg = "The package has no migrations; the installation is broken."
+        raise RuntimeError(msg)
+    return revision
+
+
+def _config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER))
+    config.set_main_option("path_separator", "os")
+    config.attributes["url"] = url
+    return config
