@@ -1,0 +1,64 @@
+"""Promises checked against the live database, each as one query that finds what breaks it."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, or_, select
+
+from service.platform import metrics
+from service.platform.tables import aliases, audit_entries, audit_head, erasures, outbox, suppressions, versions
+
+
+@dataclass(frozen=True)
+class Invariant:
+    """A promise and the query that counts what breaks it; 0 is well."""
+
+    rule: str
+    promise: str
+    violations: Select[int]
+
+
+def _count(*conditions: ColumnElement[bool]) -> Select[int]:
+    return select(func.count()).select_from(erasures).where(*conditions)
+
+
+_live = select(aliases.c.version).where(aliases.c.name == "live").scalar_subquery()
+_entries = select(func.coalesce(func.max(audit_entries.c.seq) - func.min(audit_entries.c.seq) + 1, 0)).scalar_subquery()
+
+INVARIANTS = (
+    Invariant(
+        "accepted_is_suppressed",
+        "P3: what is accepted is hidden: each has its suppression.",
+        _count(erasures.c.status == "accepted", ~exists().where(suppressions.c.erasure_id == erasures.c.id)),
+    ),
+    Invariant(
+        "accepted_has_outbox_row",
+        "P1: what is accepted will be delivered: each has its outbox row.",
+        _count(erasures.c.status == "accepted", ~exists().where(outbox.c.erasure_id == erasures.c.id)),
+    ),
+    Invariant(
+        "forgotten_is_live",
+        "P9: what is called forgotten is not in the version that answers: the live one is no older.",
+        _count(erasures.c.status == "forgotten", erasures.c.version_after > _live),
+    ),
+    Invariant(
+        "live_version_is_ready",
+        "P5: the live version exists and is ready.",
+        select(func.count())
+        .select_from(aliases.outerjoin(versions, versions.c.version == aliases.c.version))
+        .where(aliases.c.name == "live", or_(versions.c.status.is_(None), versions.c.status != "ready")),
+    ),
+    Invariant(
+        "audit_log_has_no_gap",
+        "P7: the log has as many entries as its head says.",
+        select(func.count()).select_from(audit_head).where(audit_head.c.size != _entries),
+    ),
+)
+
+
+def check_invariants(connection: Connection) -> dict[str, int]:
+    """How much breaks each rule now; what is found is counted in expunge_invariant_violations_total."""
+    found = {invariant.rule: connection.scalar(invariant.violations) or 0 for invariant in INVARIANTS}
+    for rule, violations in found.items():
+        # Made even when there is nothing to count, so that an alert on its increase sees the first one.
+        metrics.invariant_violations_total.labels(rule).inc(violations)
+    return found
