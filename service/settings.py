@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     """Validation NDCG over the base's; erasing 2 % of the interactions costs a retrained model about 1 %."""
     gate_max_drift: Annotated[float, Field(gt=0)] = 0.25
     """Mean absolute change of the remaining scores, same unit; two retrainings of different seeds differ by more."""
+    fine_tune_max_epochs: Annotated[int, Field(ge=0, le=50)] = 3
+    """Most epochs of fine-tuning when the gate refuses what the encoder gave; then the erasure needs attention."""
+    torch_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+    """Threads of the worker's arithmetic; without it, one a core."""
 
     keep_versions: Annotated[int, Field(ge=1, le=100)] = 2
     """Versions kept in the store beside the live one."""
