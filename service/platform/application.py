@@ -1,0 +1,83 @@
+"""What every HTTP application of the house shares: middleware, problem handlers, operational routes, OpenAPI."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+
+from service.platform import health
+from service.platform.gauges import package_version
+from service.platform.middleware import Access, BodyLimit, EncodedSlash, Problems, RequestId
+from service.platform.problem import MEDIA_TYPE, ProblemBody
+from service.platform.problem_handlers import install_problem_handlers
+from service.settings import Settings
+
+DESCRIPTION = """Recommendations that forget. An erasure is hidden the moment it is accepted, forgotten by the model
+within seconds, and told by the audit log. Errors are `application/problem+json`; each call of `/v1` needs an API key."""
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+_REFERENCE = {"$ref": "#/components/schemas/ProblemBody"}
+
+
+def new_application(settings: Settings, lifespan: Lifespan, routers: Iterable[APIRouter]) -> FastAPI:
+    """An application with these routers, in this order: routes are tried one by one, so the busiest come first."""
+    app = FastAPI(
+        title="Expunge",
+        version=package_version(),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs else None,
+    )
+    for router in (*routers, health.router):
+        # Not include_router: that matches each request once more for every router that it tries.
+        app.router.routes.extend(router.routes)
+    install_problem_handlers(app)
+    _install_middleware(app, settings)
+    app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+def _install_middleware(app: FastAPI, settings: Settings) -> None:
+    # The last one added is the outermost.
+    app.add_middleware(EncodedSlash)
+    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
+    app.add_middleware(Problems)
+    app.add_middleware(Access)
+    app.add_middleware(RequestId)
+
+
+def _openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _with_problems(describe())
+        return app.openapi_schema
+
+    return described
+
+
+def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
+    """Describe errors as they are: problem+json in place of the framework's own validation error."""
+    components = schema.setdefault("components", {}).setdefault("schemas", {})
+    for name in ("HTTPValidationError", "ValidationError"):
+        components.pop(name, None)
+    body = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    components.update(body.pop("$defs", {}))
+    components["ProblemBody"] = body
+    for path in schema.get("paths", {}).values():
+        for operation in path.values():
+            _describe_errors(operation["responses"])
+    return schema
+
+
+def _describe_errors(responses: dict[str, Any]) -> None:
+    content = {MEDIA_TYPE: {"schema": _REFERENCE}}
+    for status, response in responses.items():
+        if status == "422" or (status >= "4" and MEDIA_TYPE in response.get("content", {})):
+            response["content"] = content
+    responses.setdefault("default", {"description": "Any other problem.", "content": content})
