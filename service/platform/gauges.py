@@ -125,12 +125,25 @@ def _backlog(connection: Connection, now: datetime) -> Gauges:
         select(erasures.c.received_at).where(erasures.c.status == "accepted").order_by(erasures.c.seq).limit(1)
     )
     overdue = connection.scalar(select(func.count()).where(erasures.c.status.in_(UNFINISHED), erasures.c.due_at < now))
+    window_used = _window_used(connection, now)
     return [
         _gauge("backlog", "Erasures accepted and not yet forgotten.", counts.get("accepted", 0)),
         _gauge("erasures_needing_attention", "Erasures that an operator must look at.", counts.get(OPEN[1], 0)),
         _gauge("erasure_oldest_pending_seconds", "Age of the oldest erasure not yet forgotten.", _age(oldest, now)),
         _gauge("erasure_requests_overdue", "Erasures past due_at and not erased.", overdue or 0),
+        _gauge("erasure_due_window_used_ratio", "Share of its time to due_at that the oldest has used.", window_used),
     ]
+
+
+def _window_used(connection: Connection, now: datetime) -> float:
+    unfinished = erasures.c.status.in_(UNFINISHED)
+    oldest = connection.execute(
+        select(erasures.c.received_at, erasures.c.due_at).where(unfinished).order_by(erasures.c.seq).limit(1)
+    ).first()
+    if oldest is None:
+        return 0.0
+    window = (oldest.due_at - oldest.received_at).total_seconds()
+    return _age(oldest.received_at, now) / max(window, 1.0)
 
 
 def _outbox(connection: Connection, now: datetime) -> Gauges:
