@@ -142,7 +142,7 @@ def _window_used(connection: Connection, now: datetime) -> float:
     ).first()
     if oldest is None:
         return 0.0
-    window = (oldest.due_at - oldest.received_at).total_seconds()
+    window: float = (oldest.due_at - oldest.received_at).total_seconds()
     return _age(oldest.received_at, now) / max(window, 1.0)
 
 
