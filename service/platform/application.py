@@ -14,7 +14,7 @@ from service.platform.problem_handlers import install_problem_handlers
 from service.settings import Settings
 
 DESCRIPTION = """Recommendations that forget. An erasure is hidden the moment it is accepted, forgotten by the model
-within seconds, and told by the audit log. Errors are `application/problem+json`; each call of `/v1` needs an API key."""
+within seconds, and told by the audit log. Errors are `application/problem+json`; calls of `/v1` need an API key."""
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 

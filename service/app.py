@@ -1,0 +1,111 @@
+"""The API process: every domain's routes over one set of services."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+
+from model_store import ModelStore
+from service.audit import endpoints as audit
+from service.erasures import endpoints as erasures
+from service.erasures.relay import OutboxRelay
+from service.interactions import endpoints as interactions
+from service.models import endpoints as models
+from service.platform import faults
+from service.platform.application import new_application
+from service.platform.auth import Authenticator
+from service.platform.clock import SystemClock
+from service.platform.database import Database
+from service.platform.dependencies import Services
+from service.platform.embedded import EmbeddedValkey
+from service.platform.gauges import Scraper
+from service.platform.identity import load_identity
+from service.platform.logging import configure_logging
+from service.platform.redis import ErasureStream, RedisUnavailable, RedisUnsuitable
+from service.recommendations import endpoints as recommendations
+from service.recommendations.live import LiveRanker
+from service.settings import Settings, load_settings
+
+# The busiest first.
+ROUTERS = (recommendations.router, erasures.router, interactions.router, models.router, audit.router)
+
+log = structlog.get_logger()
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application with these settings, by default those of the environment.
+
+    Starts even without a database schema, a model or Redis, and says so at /readyz. Refuses to start with a Redis that
+    would lose entries (RedisUnsuitable), or without one to embed (NoServerBinary).
+    """
+    settings = settings or load_settings()
+    configure_logging(settings.log_level)
+    if settings.fault is not None:
+        faults.arm(faults.parse_fault(settings.fault, settings.fault_file))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with running_services(settings) as services:
+            app.state.services = services
+            app.state.authenticator = Authenticator(services.database)
+            app.state.scraper = Scraper(services.database, services.stream, services.clock)
+            log.info("api.started", live_version=services.live.status().version)
+            yield
+            app.state.scraper.close()
+        log.info("api.stopped")
+
+    return new_application(settings, lifespan, ROUTERS)
+
+
+@asynccontextmanager
+async def running_services(settings: Settings) -> AsyncIterator[Services]:
+    """The services of an API process, started; stopped in the reverse order at the end."""
+    async with AsyncExitStack() as stack:
+        database = Database(settings.sql_url, pool_size=settings.pool_size)
+        stack.callback(database.close)
+        stream = await _stream(settings, stack)
+        identity, clock = load_identity(settings), SystemClock()
+        store = ModelStore(settings.store_root, key=identity.derive("manifest"))
+        live = LiveRanker(database, store, clock)
+        relay = OutboxRelay(database, stream, clock, settings)
+        services = Services(settings, database, identity, store, stream, clock, live, relay)
+        for component in (live, relay):
+            await component.start()
+            stack.push_async_callback(component.stop)
+        yield services
+
+
+async def _stream(settings: Settings, stack: AsyncExitStack) -> ErasureStream:
+    url = settings.redis_url
+    if url is None:
+        server = EmbeddedValkey(settings.home, settings.valkey_binary)
+        await asyncio.to_thread(server.start)
+        stack.callback(server.stop)
+        url = server.url
+    stream = ErasureStream(
+        url,
+        stream=settings.stream,
+        group=settings.group,
+        consumer=f"api-{socket.gethostname()}-{os.getpid()}",
+        timeout_s=settings.redis_timeout_s,
+    )
+    stack.callback(stream.close)
+    await asyncio.to_thread(_check, stream)
+    return stream
+
+
+def _check(stream: ErasureStream) -> None:
+    try:
+        info = stream.check()
+    except RedisUnsuitable as error:
+        log.error("redis.unsuitable", detail=error.detail)
+        raise
+    except RedisUnavailable as error:
+        # Accepting and reading go on without it; the outbox waits.
+        log.warning("redis.unavailable", detail=error.detail)
+    else:
+        log.info("redis.found", server=info.name, version=info.version)

@@ -1,0 +1,191 @@
+"""Fixtures that every test may use: a home, the databases, a real server, and `require` for absent parts."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+import migrations
+from service.platform.database import Database
+from service.platform.embedded import EmbeddedValkey
+from service.platform.embedded_server import NoServerBinary, find_binary
+from service.platform.redis import ErasureStream
+from service.settings import Settings, load_settings
+
+POSTGRES_FOLDERS = ("/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin", "/usr/lib/postgresql/17/bin")
+
+
+def require(present: object, what: str) -> None:
+    """Skip the test where a part is absent on a developer's machine; fail it where CI promises that it is there."""
+    if present:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must provide {what}.")
+    pytest.skip(f"{what} is not here.")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests see no EXPUNGE_ variable of the developer's shell, but for the folder of data sets."""
+    for name in list(os.environ):
+        if name.startswith("EXPUNGE_") and name != "EXPUNGE_DATA_DIR":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A home of its own, at a path short enough for a Unix socket."""
+    folder = Path(tempfile.mkdtemp(prefix="expunge-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(home: Path) -> Settings:
+    """Settings of a fresh home with SQLite; `settings.model_copy(update={...})` changes some."""
+    return load_settings(home=home)
+
+
+@dataclass(frozen=True)
+class PostgresServer:
+    """A PostgreSQL instance of this test run."""
+
+    socket_folder: Path
+    port: int
+
+    def url(self, database: str) -> str:
+        """The SQLAlchemy URL of one of its databases."""
+        return f"postgresql+psycopg://expunge@/{database}?host={self.socket_folder}&port={self.port}"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL of its own, run by another user where this is root, gone at the end."""
+    programs = next((Path(folder) for folder in POSTGRES_FOLDERS if Path(folder).is_dir()), None)
+    require(programs, "PostgreSQL (initdb, pg_ctl)")
+    assert programs is not None
+    folder = Path(tempfile.mkdtemp(prefix="expunge-pg-"))
+    data, port = folder / "data", _free_port()
+    try:
+        _as_plain_user(folder, [programs / "initdb", "-D", data, "-U", "expunge", "-A", "trust", "--no-sync"])
+        options = f"-k {folder} -p {port} -c listen_addresses='' -c max_connections=60"
+        start = [programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start"]
+        _as_plain_user(folder, start)
+        yield PostgresServer(folder, port)
+    finally:
+        _as_plain_user(folder, [programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _as_plain_user(folder: Path, command: list[str | Path], *, check: bool = True) -> None:
+    """Run a command as somebody who is not root: PostgreSQL refuses root."""
+    words = [str(word) for word in command]
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        words = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", *words]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    if check and done.returncode:
+        pytest.fail(f"{words[-1]}: {done.stderr}")
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """An empty PostgreSQL database of its own."""
+    name = f"t{os.urandom(6).hex()}"
+    admin = Database(postgres_server.url("postgres"))
+    _outside_transactions(admin, f"CREATE DATABASE {name}")
+    yield postgres_server.url(name)
+    _outside_transactions(admin, f"DROP DATABASE {name} WITH (FORCE)")
+    admin.close()
+
+
+def _outside_transactions(database: Database, statement: str) -> None:
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(statement))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, home: Path) -> str:
+    """An empty database: every test that asks for it runs on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{home / 'expunge.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def open_database() -> Iterator[Callable[[str], Database]]:
+    """Opens migrated databases and closes them after the test."""
+    opened: list[Database] = []
+
+    def open_(url: str) -> Database:
+        migrations.upgrade(url)
+        opened.append(Database(url))
+        return opened[-1]
+
+    yield open_
+    for database in opened:
+        database.close()
+
+
+@pytest.fixture
+def database(database_url: str, open_database: Callable[[str], Database]) -> Database:
+    """A migrated database: every test that asks for it runs on SQLite and on PostgreSQL."""
+    return open_database(database_url)
+
+
+@pytest.fixture
+def sqlite(home: Path, open_database: Callable[[str], Database]) -> Database:
+    """A migrated SQLite database, for tests that do not depend on which database it is."""
+    return open_database(f"sqlite:///{home / 'expunge.db'}")
+
+
+@pytest.fixture(scope="session")
+def valkey_binary() -> Path:
+    """The server program that would be embedded."""
+    try:
+        return find_binary()
+    except NoServerBinary:
+        require(None, "a valkey-server or redis-server program")
+        raise
+
+
+@pytest.fixture(scope="session")
+def valkey_server(valkey_binary: Path) -> Iterator[EmbeddedValkey]:
+    """One real server for the whole run; `stream` gives each test a stream of its own on it."""
+    folder = Path(tempfile.mkdtemp(prefix="expunge-vk-"))
+    server = EmbeddedValkey(folder, valkey_binary)
+    server.start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def redis_url(valkey_server: EmbeddedValkey) -> str:
+    """The URL of a real server, shared: use a stream name of your own."""
+    return valkey_server.url
+
+
+@pytest.fixture
+def stream(redis_url: str) -> Iterator[ErasureStream]:
+    """A stream of its own on a real server."""
+    made = ErasureStream(redis_url, stream=f"test:{os.urandom(6).hex()}", group="unlearners", consumer="test")
+    yield made
+    made.close()
+
+
+def _free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
