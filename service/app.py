@@ -70,7 +70,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         stream = await _stream(settings, stack)
         identity, clock = load_identity(settings), SystemClock()
         store = ModelStore(settings.store_root, key=identity.derive("manifest"))
-        live = LiveRanker(database, store, clock)
+        live = LiveRanker(database, store)
         relay = OutboxRelay(database, stream, clock, settings)
         services = Services(settings, database, identity, store, stream, clock, live, relay)
         for component in (live, relay):

@@ -74,7 +74,12 @@ def services_of(connection: HTTPConnection) -> Services:
     return cast(Services, connection.app.state.services)
 
 
-ServicesDep = Annotated[Services, Depends(services_of)]
+async def _services(connection: HTTPConnection) -> Services:
+    # Not a plain function: those are run in a thread, and a hop there costs more than the rest of a dependency.
+    return services_of(connection)
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
 Recommender = Annotated[Principal, Depends(require(Scope.RECOMMEND))]
 Eraser = Annotated[Principal, Depends(require(Scope.ERASE))]
 Auditor = Annotated[Principal, Depends(require(Scope.AUDIT))]
