@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from service.platform import health
 from service.platform.gauges import package_version
@@ -18,6 +19,14 @@ within seconds, and told by the audit log. Errors are `application/problem+json`
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
+# The framework's own telemetry sends paths, bodies and texts of exceptions to whatever exporter the environment names.
+_NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 _REFERENCE = {"$ref": "#/components/schemas/ProblemBody"}
 
 
@@ -31,6 +40,7 @@ def new_application(settings: Settings, lifespan: Lifespan, routers: Iterable[AP
         docs_url="/docs" if settings.docs else None,
         redoc_url=None,
         openapi_url="/openapi.json" if settings.docs else None,
+        telemetry=_NO_TELEMETRY,
     )
     for router in (*routers, health.router):
         # Not include_router: that matches each request once more for every router that it tries.

@@ -67,6 +67,7 @@ class Access:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._observers: dict[tuple[str, str, int], Callable[[float], None]] = {}
+        self._log = structlog.get_logger().bind()  # bound once: binding costs more than a line that is not written
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -98,8 +99,9 @@ class Access:
             observe = self._observer(key)
         observe(seconds)
         # Reads that went well are the bulk of the traffic and say nothing that the histogram does not.
-        level = log.debug if method == "GET" and status < 400 else log.warning if status >= 500 else log.info
-        level("http.request", method=method, route=route, status=status, seconds=round(seconds, 6))
+        log = self._log
+        write = log.debug if method == "GET" and status < 400 else log.warning if status >= 500 else log.info
+        write("http.request", method=method, route=route, status=status, seconds=round(seconds, 6))
 
     def _observer(self, key: tuple[str, str, int]) -> Callable[[float], None]:
         method, route, status_class = key
