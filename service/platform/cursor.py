@@ -1,0 +1,34 @@
+"""Opaque cursors: a position in a list, signed so that only positions given out here come back."""
+
+import base64
+import binascii
+import hmac
+
+from service.platform.identity import Identity
+from service.platform.problem import InvalidCursor
+
+_POSITION_BYTES = 8
+_SIGNATURE_BYTES = 16
+
+
+def write_cursor(identity: Identity, listing: str, position: int) -> str:
+    """The cursor of a position (a sequence number or a surrogate key, 64 bits) in the named kind of list."""
+    payload = position.to_bytes(_POSITION_BYTES, signed=True)
+    return base64.urlsafe_b64encode(payload + _signature(identity, listing, payload)).decode()
+
+
+def read_cursor(identity: Identity, listing: str, cursor: str) -> int:
+    """The position of a cursor; raises InvalidCursor for one of another list, another service or nobody."""
+    try:
+        data = base64.b64decode(cursor, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidCursor from error
+    payload, signature = data[:_POSITION_BYTES], data[_POSITION_BYTES:]
+    if not hmac.compare_digest(signature, _signature(identity, listing, payload)):
+        raise InvalidCursor
+    return int.from_bytes(payload, signed=True)
+
+
+def _signature(identity: Identity, listing: str, payload: bytes) -> bytes:
+    key = identity.derive(f"cursor {listing}")
+    return hmac.digest(key, payload, "sha256")[:_SIGNATURE_BYTES]
