@@ -1,0 +1,59 @@
+"""The outbox: which erasures the stream has still to be told of. A second repository of this domain."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
+
+from service.platform.prepared import Prepared
+from service.platform.tables import erasures, outbox
+
+_UNPUBLISHED = (
+    select(outbox.c.seq, outbox.c.erasure_id)
+    .where(outbox.c.published_at.is_(None))
+    .order_by(outbox.c.seq)
+    .limit(bindparam("limit"))
+)
+_MARK = Prepared(
+    update(outbox)
+    .where(outbox.c.seq == bindparam("row"))
+    .values(published_at=bindparam("at", type_=outbox.c.published_at.type))
+)
+_CLEAR = Prepared(delete(outbox).where(outbox.c.erasure_id == bindparam("erasure")))
+
+
+def unpublished(connection: Connection, limit: int) -> list[tuple[int, str]]:
+    """Up to `limit` rows that are not published, as (seq, erasure id), in order."""
+    return [(seq, erasure_id) for seq, erasure_id in connection.execute(_UNPUBLISHED, {"limit": limit})]
+
+
+def mark_published(connection: Connection, seqs: Sequence[int], at: datetime) -> None:
+    """Write down that these rows are in the stream."""
+    _MARK.run_many(connection, [{"row": seq, "at": at} for seq in seqs])
+
+
+def count_published(connection: Connection) -> int:
+    """Erasures that are accepted and, as far as SQL knows, in the stream."""
+    waiting = select(func.count()).select_from(outbox).join(erasures, erasures.c.id == outbox.c.erasure_id)
+    return int(
+        connection.execute(
+            waiting.where(erasures.c.status == "accepted", outbox.c.published_at.is_not(None))
+        ).scalar_one()
+    )
+
+
+def publish_again(connection: Connection, before: datetime, now: datetime) -> int:
+    """Mark as unpublished what was published before an instant and is accepted still; returns how many.
+
+    A publication that lies in the future tells of a clock that was set back: it counts as old.
+    """
+    accepted = select(erasures.c.id).where(erasures.c.status == "accepted")
+    stale = update(outbox).where(
+        or_(outbox.c.published_at < before, outbox.c.published_at > now), outbox.c.erasure_id.in_(accepted)
+    )
+    return connection.execute(stale.values(published_at=None)).rowcount
+
+
+def clear(connection: Connection, erasure_ids: Sequence[str]) -> None:
+    """Take the rows of erasures that are no longer accepted out of the outbox: there is nothing left to tell."""
+    _CLEAR.run_many(connection, [{"erasure": erasure_id} for erasure_id in erasure_ids])

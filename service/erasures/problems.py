@@ -1,0 +1,59 @@
+"""What can be wrong with an erasure, beyond what is wrong with any request."""
+
+from service.platform.problem import Conflict, InvalidRequest, NotFound, TooManyRequests
+
+
+class ErasureNotFound(NotFound):
+    """No erasure has this id."""
+
+    code = "erasure_not_found"
+    title = "There is no erasure with this id"
+    next_step = "Use the id, or the header Location, of the answer that accepted it."
+
+
+class NoTargets(InvalidRequest):
+    """An erasure that names nothing."""
+
+    code = "no_targets"
+    title = "The erasure names nothing to erase"
+    next_step = "Name at least one interaction, user or item."
+
+
+class TooManyTargets(InvalidRequest):
+    """More targets than EXPUNGE_TARGETS_MAX."""
+
+    code = "too_many_targets"
+    title = "The erasure names too many targets"
+    next_step = "Split it into several erasures."
+
+
+class ModeUnavailable(InvalidRequest):
+    """The live model has no influence encoder for this mode."""
+
+    code = "mode_unavailable"
+    title = "The live model does not offer this mode"
+    next_step = "Ask for mode `forget`, or pre-train an encoder for the other mode."
+
+
+class IdempotencyKeyReused(InvalidRequest):
+    """An Idempotency-Key came again with another erasure."""
+
+    code = "idempotency_key_reused"
+    title = "This Idempotency-Key belongs to another erasure"
+    next_step = "Use a new key for a new erasure, and the same body for a retry."
+
+
+class NotCancellable(Conflict):
+    """The erasure is past cancelling."""
+
+    code = "erasure_not_cancellable"
+    title = "Only an accepted erasure can be cancelled"
+    next_step = "Read the erasure: its status says how far it is."
+
+
+class BacklogFull(TooManyRequests):
+    """EXPUNGE_BACKLOG_MAX erasures wait to be forgotten."""
+
+    code = "backlog_full"
+    title = "Too many erasures wait to be forgotten"
+    next_step = "Nothing was stored. Wait as long as the header Retry-After says and send it again."

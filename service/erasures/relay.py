@@ -1,0 +1,136 @@
+"""The relay: tells the stream which erasures wait, out of the outbox, in order, at least once each.
+
+Losing the stream, or all of Redis, loses nothing: what is not marked is published, and the sweep publishes again what
+was marked long ago and is accepted still. Whoever reads the stream asks SQL what an erasure's state is.
+"""
+
+import asyncio
+import random
+import threading
+from datetime import timedelta
+
+import structlog
+
+from service.erasures import outbox
+from service.platform import metrics
+from service.platform.clock import Clock, SystemClock
+from service.platform.database import Database
+from service.platform.faults import fault_point
+from service.platform.problem import Problem
+from service.platform.redis import ErasureStream
+
+BATCH_MAX = 500
+GATHER_S = 0.002  # erasures accepted together are published together
+BACKOFF_S = 0.1
+BACKOFF_MAX_S = 5.0
+PATIENCE = 10  # a full stream is slow rather than lost: it is swept after ten times the age
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """Publishes the outbox of one database to one stream, on a thread of its own.
+
+    Any number of relays may run; an erasure that two of them publish is no harm.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        stream: ErasureStream | None,
+        *,
+        clock: Clock | None = None,
+        interval_s: float = 5.0,
+    ) -> None:
+        """`interval_s`: how often it looks without being woken. Without a stream nothing is published."""
+        self._database, self._stream = database, stream
+        self._clock = clock or SystemClock()
+        self._interval_s = interval_s
+        self._awake, self._ended = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    async def start(self) -> None:
+        """Begin to publish, in the background; returns at once."""
+        if self._stream is not None and self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="relay", daemon=True)
+            self._thread.start()
+
+    async def stop(self) -> None:
+        """Finish the round that runs, then end."""
+        self._ended.set()
+        self._awake.set()
+        if self._thread is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+
+    def wake(self) -> None:
+        """Say that an outbox row was committed; returns at once."""
+        self._awake.set()
+
+    def publish_pending(self) -> int:
+        """Publish everything that is not yet published, in batches of 500; returns how much that was.
+
+        Raises:
+            RedisUnavailable, StorageUnavailable: what was not marked stays and is published the next time.
+        """
+        total = 0
+        while not self._ended.is_set():
+            count = self._publish_batch()
+            total += count
+            if count < BATCH_MAX:
+                break
+        return total
+
+    def sweep(self, older_than_s: float) -> int:
+        """Publish again what was published longer ago than this and is accepted still; returns how many rows.
+
+        A stream that holds as much as SQL expects is left alone for ten times as long: it is slow, not lost.
+        """
+        if self._stream is None:
+            return 0
+        published = self._database.query(outbox.count_published)
+        if not published:
+            return 0
+        lost = self._stream.pending().length < published
+        now = self._clock.now()
+        before = now - timedelta(seconds=older_than_s if lost else older_than_s * PATIENCE)
+        count = self._database.transact(lambda connection: outbox.publish_again(connection, before, now))
+        if count:
+            log.warning("outbox.swept", count=count, lost=lost)
+            self.wake()
+        return count
+
+    def _publish_batch(self) -> int:
+        if self._stream is None:
+            return 0
+        rows = self._database.query(lambda connection: outbox.unpublished(connection, BATCH_MAX))
+        if not rows:
+            return 0
+        self._stream.publish([erasure_id for _, erasure_id in rows])
+        fault_point("relay.after_xadd")
+        seqs, at = [seq for seq, _ in rows], self._clock.now()
+        self._database.transact(lambda connection: outbox.mark_published(connection, seqs, at))
+        metrics.relay_published_total.inc(len(rows))
+        return len(rows)
+
+    def _work(self) -> None:
+        failures = 0
+        while not self._ended.is_set():
+            self._awake.clear()
+            failures = 0 if self._round() else min(failures + 1, 10)
+            if failures:
+                # Waking is no reason to try sooner: a server that is away is not asked once an erasure.
+                self._ended.wait(min(BACKOFF_S * 2**failures, BACKOFF_MAX_S) * random.uniform(0.5, 1))
+            elif self._awake.wait(self._interval_s):
+                self._ended.wait(GATHER_S)
+
+    def _round(self) -> bool:
+        try:
+            self.publish_pending()
+        except Problem as problem:
+            log.warning("relay.failed", code=problem.code)
+        except Exception:  # the thread outlives every failure: without it nothing is forgotten
+            log.exception("relay.failed")
+        else:
+            return True
+        metrics.relay_failures_total.inc()
+        return False

@@ -1,0 +1,250 @@
+"""Erasures in SQL: what one acceptance reads and writes, and how erasures are read again.
+
+An acceptance of one target is seven statements: log head, look-up, erasure, outbox, target, suppression, log entry.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, union, update
+
+from service.erasures.targets import EVERY, Kind, Target
+from service.platform.prepared import Prepared
+from service.platform.tables import (
+    aliases,
+    erasure_targets,
+    erasures,
+    idempotency,
+    interactions,
+    items,
+    outbox,
+    suppressions,
+    users,
+    versions,
+)
+
+IN_CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """One erasure as it is stored; see the table for its columns."""
+
+    id: str
+    seq: int
+    status: str
+    mode: str
+    reason: str | None
+    requested: int
+    matched: int
+    commitment: str
+    salt: str | None
+    received_at: datetime
+    due_at: datetime
+    forgotten_at: datetime | None
+    erased_at: datetime | None
+    cancelled_at: datetime | None
+    version_before: int | None
+    version_after: int | None
+    batch_id: int | None
+    attempts: int
+    needs: str | None
+    stages: Mapping[str, Any]
+    key_id: str
+    gate: Mapping[str, Any] | None = None
+    """What the gate measured of `version_after`; of another table."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What SQL knows of targets: the row of each for erasure_targets, and their matches where they were counted."""
+
+    rows: list[dict[str, Any]]
+    matched: int | None
+    oldest_accepted: int | None
+
+
+_user_key = select(users.c.key).where(users.c.digest == bindparam("user_digest")).scalar_subquery()
+_item_key = select(items.c.key).where(items.c.digest == bindparam("item_digest")).scalar_subquery()
+_oldest_accepted = select(func.min(erasures.c.seq)).where(erasures.c.status == "accepted").scalar_subquery()
+_covered = {
+    Kind.INTERACTION: (interactions.c.user_key == _user_key, interactions.c.item_key == _item_key),
+    Kind.USER: (interactions.c.user_key == _user_key,),
+    Kind.ITEM: (interactions.c.item_key == _item_key,),
+}
+_LOOK_UP = {
+    kind: Prepared(
+        select(
+            _user_key.label("user_key"),
+            _item_key.label("item_key"),
+            select(func.count()).select_from(interactions).where(*covered).scalar_subquery().label("matched"),
+            _oldest_accepted.label("oldest"),
+        )
+    )
+    for kind, covered in _covered.items()
+}
+_OLDEST = Prepared(select(_oldest_accepted.label("oldest")))
+_NEW = [
+    *("id", "seq", "status", "mode", "reason", "requested", "matched", "commitment", "salt"),
+    *("received_at", "due_at", "attempts", "stages", "key_id"),
+]
+_INSERT_ERASURE = Prepared(insert(erasures).inline(), _NEW)
+_INSERT_TARGET = Prepared(insert(erasure_targets).inline())
+_INSERT_SUPPRESSION = Prepared(insert(suppressions).inline())
+_INSERT_OUTBOX = Prepared(insert(outbox).inline(), ["erasure_id", "created_at"])
+_INSERT_IDEMPOTENCY = Prepared(insert(idempotency).inline())
+_FIND_IDEMPOTENT = (
+    select(idempotency.c.body_sha256, erasures)
+    .join(erasures, erasures.c.id == idempotency.c.erasure_id)
+    .where(idempotency.c.key_id == bindparam("key_id"), idempotency.c.key_sha256 == bindparam("key_sha256"))
+)
+_with_gate = select(erasures, versions.c.gate).outerjoin(versions, versions.c.version == erasures.c.version_after)
+_FIND = _with_gate.where(erasures.c.id == bindparam("id"))
+_STATUS = Prepared(select(erasures.c.status).where(erasures.c.id == bindparam("id")))
+
+
+def look_up(connection: Connection, targets: Sequence[Target]) -> Found:
+    """Resolve targets to surrogate keys; matches are counted at once for one target, by `count_matched` for more."""
+    if len(targets) == 1:
+        return _look_up_one(connection, targets[0])
+    user_keys = _keys(connection, users, [target.user_digest for target in targets])
+    item_keys = _keys(connection, items, [target.item_digest for target in targets])
+    rows = [
+        _target_row(ordinal, target.kind, user_keys.get(target.user_digest), item_keys.get(target.item_digest), 0)
+        for ordinal, target in enumerate(targets)
+    ]
+    return Found(rows, None, _OLDEST.run(connection).scalar_one())
+
+
+def insert_erasure(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Store a new erasure and its outbox row; `row` has the columns of `_NEW`."""
+    _INSERT_ERASURE.run(connection, row)
+    _INSERT_OUTBOX.run(connection, {"erasure_id": row["id"], "created_at": row["received_at"]})
+
+
+def insert_targets(connection: Connection, erasure_id: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Store the targets of a new erasure."""
+    named = [{**row, "erasure_id": erasure_id} for row in rows]
+    if len(named) == 1:
+        _INSERT_TARGET.run(connection, named[0])
+    else:
+        _INSERT_TARGET.run_many(connection, named)
+
+
+def suppress(connection: Connection, erasure_id: str, targets: Sequence[Target], at: datetime) -> None:
+    """Hide the targets from every read, from the commit on."""
+    rows = [
+        {
+            "user_digest": target.user_digest,
+            "item_digest": target.item_digest,
+            "erasure_id": erasure_id,
+            "created_at": at,
+        }
+        for target in targets
+    ]
+    if len(rows) == 1:
+        _INSERT_SUPPRESSION.run(connection, rows[0])
+    else:
+        _INSERT_SUPPRESSION.run_many(connection, rows)
+
+
+def count_matched(connection: Connection, erasure_id: str) -> int:
+    """Count the distinct recorded interactions that stored targets cover; writes the counts into their rows too."""
+    mine = erasure_targets.c.erasure_id == erasure_id
+    is_user, is_item = erasure_targets.c.kind == Kind.USER, erasure_targets.c.kind == Kind.ITEM
+    of_user = interactions.c.user_key == erasure_targets.c.user_key
+    of_item = interactions.c.item_key == erasure_targets.c.item_key
+    for of_kind, covers in ((is_user, (of_user,)), (is_item, (of_item,)), (~(is_user | is_item), (of_user, of_item))):
+        count = select(func.count()).select_from(interactions).where(*covers).scalar_subquery()
+        connection.execute(update(erasure_targets).where(mine, of_kind).values(matched=count))
+    pair = (interactions.c.user_key, interactions.c.item_key)
+    covered = union(
+        select(*pair).join(erasure_targets, of_user).where(mine, is_user),
+        select(*pair).join(erasure_targets, of_item).where(mine, is_item),
+        select(*pair).join(erasure_targets, of_user & of_item).where(mine, ~(is_user | is_item)),
+    ).subquery()
+    matched = connection.execute(select(func.count()).select_from(covered)).scalar_one()
+    connection.execute(update(erasures).where(erasures.c.id == erasure_id).values(matched=matched))
+    return int(matched)
+
+
+def count_accepted(connection: Connection, limit: int) -> int:
+    """Count the erasures that wait to be forgotten, up to `limit`."""
+    waiting = select(erasures.c.id).where(erasures.c.status == "accepted").limit(limit).subquery()
+    return int(connection.execute(select(func.count()).select_from(waiting)).scalar_one())
+
+
+def find_idempotent(connection: Connection, key_id: str, key_sha256: bytes) -> tuple[bytes, Erasure] | None:
+    """The fingerprint and the erasure that came with this Idempotency-Key before."""
+    row = connection.execute(_FIND_IDEMPOTENT, {"key_id": key_id, "key_sha256": key_sha256}).first()
+    return None if row is None else (bytes(row[0]), Erasure(*row[1:]))
+
+
+def remember_key(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Store an Idempotency-Key; `row` has key_id, key_sha256, body_sha256, erasure_id and created_at."""
+    _INSERT_IDEMPOTENCY.run(connection, row)
+
+
+def find(connection: Connection, erasure_id: str) -> Erasure | None:
+    """The erasure with this id."""
+    row = connection.execute(_FIND, {"id": erasure_id}).first()
+    return None if row is None else Erasure(*row)
+
+
+def status_of(connection: Connection, erasure_id: str) -> str | None:
+    """The status of one erasure; cheap enough to be asked repeatedly."""
+    return _STATUS.run(connection, {"id": erasure_id}).scalar()
+
+
+def page(connection: Connection, status: str | None, before: int | None, limit: int) -> list[Erasure]:
+    """Up to `limit` erasures with seq < `before`, the newest first; of one status where it is given."""
+    wanted = _with_gate.order_by(erasures.c.seq.desc()).limit(limit)
+    if status is not None:
+        wanted = wanted.where(erasures.c.status == status)
+    if before is not None:
+        wanted = wanted.where(erasures.c.seq < before)
+    return [Erasure(*row) for row in connection.execute(wanted)]
+
+
+def cancel(connection: Connection, erasure_id: str, at: datetime) -> bool:
+    """Cancel an accepted erasure and lift its suppressions; False where it is not accepted."""
+    accepted = update(erasures).where(erasures.c.id == erasure_id, erasures.c.status == "accepted")
+    if connection.execute(accepted.values(status="cancelled", cancelled_at=at)).rowcount != 1:
+        return False
+    connection.execute(delete(suppressions).where(suppressions.c.erasure_id == erasure_id))
+    connection.execute(delete(outbox).where(outbox.c.erasure_id == erasure_id))
+    return True
+
+
+def live_manifest(connection: Connection) -> Mapping[str, Any] | None:
+    """The manifest of the version that is live."""
+    live = select(versions.c.manifest).join(aliases, aliases.c.version == versions.c.version)
+    return connection.execute(live.where(aliases.c.name == "live")).scalar()
+
+
+def _look_up_one(connection: Connection, target: Target) -> Found:
+    digests = {"user_digest": target.user_digest, "item_digest": target.item_digest}
+    user_key, item_key, matched, oldest = _LOOK_UP[target.kind].run(connection, digests).one()
+    return Found([_target_row(0, target.kind, user_key, item_key, matched)], matched, oldest)
+
+
+def _target_row(ordinal: int, kind: Kind, user_key: int | None, item_key: int | None, matched: int) -> dict[str, Any]:
+    return {"ordinal": ordinal, "kind": kind, "user_key": user_key, "item_key": item_key, "matched": matched}
+
+
+def _keys(connection: Connection, table: Any, digests: Sequence[bytes]) -> dict[bytes, int]:
+    """Surrogate key by digest, for those that are registered."""
+    known: dict[bytes, int] = {}
+    for chunk in _chunks({digest for digest in digests if digest != EVERY}):
+        rows = connection.execute(select(table.c.digest, table.c.key).where(table.c.digest.in_(chunk)))
+        known.update((bytes(digest), key) for digest, key in rows)
+    return known
+
+
+def _chunks(values: set[bytes]) -> Iterator[list[bytes]]:
+    ordered = iter(sorted(values))
+    while chunk := list(islice(ordered, IN_CHUNK)):
+        yield chunk

@@ -1,0 +1,110 @@
+"""What erasures look like over REST."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from service.erasures.targets import Mode
+from service.platform.ids import ItemId, UserId
+
+Status = Literal["accepted", "forgotten", "erased", "cancelled", "needs_attention"]
+Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")]
+
+_ID = "0198b3c6-7c5e-7c1f-9d0a-3f6a1b2c3d4e"
+_AT = "2026-11-21T04:15:56.000000Z"
+
+
+class Pair(BaseModel):
+    """One interaction."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: UserId = Field(examples=["471"])
+    item_id: ItemId = Field(examples=["50"])
+
+
+class ErasureRequest(BaseModel):
+    """What is to be erased: interactions, whole users, whole items. What is named twice counts once."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"interactions": [{"user_id": "471", "item_id": "50"}], "users": [], "items": []}]
+        },
+    )
+
+    interactions: list[Pair] = []
+    users: list[UserId] = []
+    items: list[ItemId] = []
+    mode: Mode = Field(
+        default=Mode.FORGET,
+        description="`forget`: as if it had never happened. `dislike`: the person also wants less of this.",
+    )
+    reason: Reason | None = Field(default=None, description="Kept with the erasure, never in the audit log.")
+
+
+class Links(BaseModel):
+    """Where to go from here."""
+
+    self: str = Field(examples=[f"/v1/erasures/{_ID}"])
+    audit: str = Field(examples=[f"/v1/audit/entries?erasure_id={_ID}"])
+
+
+class ErasureSummary(BaseModel):
+    """What is fixed when an erasure is accepted, and its status."""
+
+    id: str = Field(examples=[_ID])
+    status: Status = Field(examples=["accepted"])
+    mode: Mode
+    received_at: datetime = Field(examples=[_AT])
+    due_at: datetime = Field(description="Nothing is left in any store by then.", examples=["2026-11-28T04:15:56Z"])
+    requested: int = Field(description="Distinct targets named.", examples=[1])
+    matched: int = Field(description="Distinct recorded interactions that they covered.", examples=[1])
+    commitment: str = Field(description="SHA-256(salt || canonical JSON of the subjects), hex.", examples=["9f" * 32])
+    links: Links
+
+
+class ErasureAccepted(ErasureSummary):
+    """The answer to an erasure that was accepted: its targets are hidden from every read."""
+
+    salt: str | None = Field(
+        description="32 random bytes, hex: shown here only. With it you can show what a log entry was about.",
+        examples=["a1" * 32],
+    )
+
+
+class Stage(BaseModel):
+    """When a stage was reached, and how long it took."""
+
+    at: datetime | None = Field(default=None, examples=[_AT])
+    seconds: float | None = Field(default=None, ge=0, examples=[0.0021])
+
+
+class ErasureState(ErasureSummary):
+    """How far an erasure is."""
+
+    reason: str | None
+    version_before: int | None = Field(description="The version that was live before it.", examples=[41])
+    version_after: int | None = Field(description="The first version without it.", examples=[42])
+    batch_id: int | None = Field(description="The batch that took it.", examples=[7])
+    attempts: int = Field(description="Tries of the unlearning step that did not come back.", examples=[0])
+    needs: str | None = Field(description="Why it needs attention: the code of a problem.", examples=[None])
+    forgotten_at: datetime | None
+    erased_at: datetime | None
+    cancelled_at: datetime | None
+    stages: dict[str, Stage] = Field(description="accepted, queued, applied, gated, published, forgotten, ...")
+    gate: dict[str, Any] | None = Field(description="What the gate measured of the version that forgot it.")
+
+
+class ErasureReached(ErasureState):
+    """The state that an erasure reached while the caller waited, with the salt of its acceptance."""
+
+    salt: str | None
+
+
+class ErasurePage(BaseModel):
+    """Erasures, the newest first, and where the next ones are."""
+
+    erasures: list[ErasureState]
+    next: str | None = Field(description="Path of the next page; null at the end.")

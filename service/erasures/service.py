@@ -1,0 +1,269 @@
+"""Accepting, reading and cancelling erasures. What the worker does with them is in `settling`."""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from service.audit import service as audit
+from service.audit.service import Entry
+from service.erasures import repository
+from service.erasures.problems import (
+    BacklogFull,
+    ErasureNotFound,
+    IdempotencyKeyReused,
+    ModeUnavailable,
+    NoTargets,
+    NotCancellable,
+    TooManyTargets,
+)
+from service.erasures.repository import Erasure
+from service.erasures.targets import Kind, Mode, Subjects, Target, fingerprint, new_salt
+from service.platform import metrics
+from service.platform.clock import rfc3339
+from service.platform.cursor import read_cursor, write_cursor
+from service.platform.dependencies import Services
+from service.platform.faults import fault_point
+from service.platform.ids import uuid7
+
+LISTING = "erasures"
+BACKLOG_RETRY_S = 5
+WAIT_MAX_S = 30.0
+WAIT_STEP_S = 0.01
+WAIT_STEP_MAX_S = 0.2
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One erasure as a caller asks for it."""
+
+    subjects: Subjects
+    mode: Mode
+    reason: str | None
+    key_id: str
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A request made ready: everything that does not need the database. Running it twice stores the same."""
+
+    row: Mapping[str, Any]
+    targets: list[Target]
+    idempotency: Mapping[str, Any] | None
+    entry: Mapping[str, Any]
+    backlog_max: int
+
+
+class _AcceptedBefore(Exception):
+    """Leaves the unit without storing anything: the same request is stored already."""
+
+    def __init__(self, erasure: Erasure) -> None:
+        super().__init__()
+        self.erasure = erasure
+
+
+async def accept(services: Services, request: Request) -> Erasure:
+    """Store an erasure, durably, in one transaction: its targets are hidden from every read when this returns.
+
+    Raises:
+        NoTargets, TooManyTargets, ModeUnavailable, IdempotencyKeyReused, BacklogFull: nothing was stored.
+    """
+    started = services.clock.monotonic()
+    await _check(services, request)
+    order = _order(services, request, started)
+    try:
+        erasure = await services.database.run_write(lambda connection: _accept(connection, order))
+    except _AcceptedBefore as before:
+        _count(request, "replayed")
+        return before.erasure
+    except BacklogFull:
+        _count(request, "refused")
+        raise
+    fault_point("api.after_commit")
+    services.relay.wake()
+    _count(request, "accepted")
+    metrics.erasure_duration_seconds.labels("accept").observe(services.clock.monotonic() - started)
+    log.debug("erasure.accepted", erasure_id=erasure.id, requested=erasure.requested, matched=erasure.matched)
+    return erasure
+
+
+async def get(services: Services, erasure_id: str) -> Erasure:
+    """The erasure with this id; raises ErasureNotFound."""
+    found = await services.database.run_read(lambda connection: repository.find(connection, erasure_id))
+    if found is None:
+        raise ErasureNotFound
+    return found
+
+
+async def page(
+    services: Services, status: str | None, cursor: str | None, limit: int
+) -> tuple[list[Erasure], str | None]:
+    """A page of erasures, the newest first, and the cursor of the next one, None at the end."""
+    before = None if cursor is None else read_cursor(services.identity, LISTING, cursor)
+    found = await services.database.run_read(lambda connection: repository.page(connection, status, before, limit + 1))
+    more = len(found) > limit
+    return found[:limit], write_cursor(services.identity, LISTING, found[limit - 1].seq) if more else None
+
+
+async def wait(services: Services, erasure_id: str, seconds: float) -> Erasure | None:
+    """Wait until an erasure is no longer merely accepted, holding neither a connection nor a thread meanwhile.
+
+    Returns the erasure, or None where it is accepted still after `seconds` (at most 30).
+    """
+    end = services.clock.monotonic() + min(seconds, WAIT_MAX_S)
+    step = WAIT_STEP_S
+    while True:
+        status = await services.database.run_read(lambda connection: repository.status_of(connection, erasure_id))
+        if status != "accepted":
+            return await get(services, erasure_id)
+        left = end - services.clock.monotonic()
+        if left <= 0:
+            return None
+        await asyncio.sleep(min(step, left))
+        step = min(step * 1.5, WAIT_STEP_MAX_S)
+
+
+async def cancel(services: Services, erasure_id: str) -> Erasure:
+    """Cancel an accepted erasure: its suppressions are lifted, and the model never hears of it.
+
+    Raises:
+        ErasureNotFound, NotCancellable.
+    """
+    erasure = await services.database.run_write(lambda connection: _cancel(connection, services, erasure_id))
+    log.info("erasure.cancelled", erasure_id=erasure_id)
+    return erasure
+
+
+def available_modes(connection: Connection) -> frozenset[Mode]:
+    """The modes that the live version offers: `forget` always, others where an encoder was trained for them."""
+    manifest = repository.live_manifest(connection) or {}
+    encoders = manifest.get("encoders") or {}
+    return frozenset({Mode.FORGET, *(mode for mode in Mode if mode in encoders)})
+
+
+async def _check(services: Services, request: Request) -> None:
+    if not len(request.subjects):
+        raise NoTargets
+    if len(request.subjects) > services.settings.targets_max:
+        msg = f"It names {len(request.subjects):,}; one erasure takes {services.settings.targets_max:,}."
+        raise TooManyTargets(msg)
+    if request.mode is not Mode.FORGET and request.mode not in await services.database.run_read(available_modes):
+        raise ModeUnavailable
+
+
+def _order(services: Services, request: Request, started: float) -> _Order:
+    received_at = services.clock.now()
+    erasure_id, salt = uuid7(), new_salt()
+    subjects = request.subjects
+    targets = subjects.targets(services.identity)
+    commitment = subjects.commitment(salt)
+    seconds = services.clock.monotonic() - started
+    row = {
+        "id": erasure_id,
+        "status": "accepted",
+        "mode": request.mode.value,
+        "reason": request.reason,
+        "requested": len(subjects),
+        "commitment": commitment,
+        "salt": salt.hex(),
+        "received_at": received_at,
+        "due_at": received_at + timedelta(days=services.settings.due_days),
+        "attempts": 0,
+        "stages": {"accepted": {"at": rfc3339(received_at), "seconds": round(seconds, 6)}},
+        "key_id": request.key_id,
+    }
+    counts = {"interactions": len(subjects.interactions), "items": len(subjects.items), "users": len(subjects.users)}
+    entry = {"commitment": commitment, "mode": row["mode"], "requested": len(subjects), "targets": counts}
+    return _Order(row, targets, _idempotency(request, row, targets), entry, services.settings.backlog_max)
+
+
+def _idempotency(request: Request, row: Mapping[str, Any], targets: list[Target]) -> Mapping[str, Any] | None:
+    if request.idempotency_key is None:
+        return None
+    return {
+        "key_id": request.key_id,
+        "key_sha256": hashlib.sha256(request.idempotency_key.encode()).digest(),
+        "body_sha256": fingerprint(targets, request.mode, request.reason),
+        "erasure_id": row["id"],
+        "created_at": row["received_at"],
+    }
+
+
+def _accept(connection: Connection, order: _Order) -> Erasure:
+    """The unit of work of one acceptance."""
+    seq = audit.reserve(connection)
+    _refuse_second(connection, order)
+    found = repository.look_up(connection, order.targets)
+    _bound_backlog(connection, seq, found.oldest_accepted, order.backlog_max)
+    row = {**order.row, "seq": seq, "matched": found.matched or 0}
+    at = row["received_at"]
+    repository.insert_erasure(connection, row)
+    repository.insert_targets(connection, row["id"], found.rows)
+    repository.suppress(connection, row["id"], order.targets, at)
+    if found.matched is None:
+        row["matched"] = repository.count_matched(connection, row["id"])
+    if order.idempotency is not None:
+        repository.remember_key(connection, order.idempotency)
+    body = {**order.entry, "matched": row["matched"]}
+    audit.write(connection, seq, [Entry("erasure.accepted", body, row["id"])], at)
+    fault_point("api.before_commit")
+    return _as_erasure(row)
+
+
+def _refuse_second(connection: Connection, order: _Order) -> None:
+    if order.idempotency is None:
+        return
+    known = repository.find_idempotent(connection, order.idempotency["key_id"], order.idempotency["key_sha256"])
+    if known is None:
+        return
+    if known[0] != order.idempotency["body_sha256"]:
+        raise IdempotencyKeyReused
+    raise _AcceptedBefore(known[1])
+
+
+def _bound_backlog(connection: Connection, seq: int, oldest: int | None, backlog_max: int) -> None:
+    # The log's length since the oldest open erasure bounds their number from above, for free; counting comes after.
+    if oldest is None or seq - oldest < backlog_max:
+        return
+    if repository.count_accepted(connection, backlog_max) >= backlog_max:
+        msg = f"{backlog_max:,} erasures are accepted and not forgotten yet."
+        raise BacklogFull(msg, retry_after_s=BACKLOG_RETRY_S)
+
+
+def _as_erasure(row: Mapping[str, Any]) -> Erasure:
+    empty: dict[str, Any] = dict.fromkeys(
+        ("forgotten_at", "erased_at", "cancelled_at", "version_before", "version_after", "batch_id", "needs")
+    )
+    return Erasure(**empty, **row)
+
+
+def _cancel(connection: Connection, services: Services, erasure_id: str) -> Erasure:
+    seq = audit.reserve(connection)
+    at = services.clock.now()
+    cancelled = repository.cancel(connection, erasure_id, at)
+    erasure = repository.find(connection, erasure_id)
+    if erasure is None:
+        raise ErasureNotFound
+    if not cancelled:
+        msg = f"It is {erasure.status}."
+        raise NotCancellable(msg)
+    entry = Entry("erasure.cancelled", {"commitment": erasure.commitment, "mode": erasure.mode}, erasure_id)
+    audit.write(connection, seq, [entry], at)
+    return erasure
+
+
+def _count(request: Request, outcome: str) -> None:
+    """Count a request once for each kind of target that it names."""
+    subjects = request.subjects
+    kinds = ((Kind.INTERACTION, subjects.interactions), (Kind.USER, subjects.users), (Kind.ITEM, subjects.items))
+    for kind, named in kinds:
+        if named:
+            metrics.erasure_requests_total.labels(kind.value, outcome).inc()

@@ -1,0 +1,61 @@
+"""From a stored erasure to the documents of `schemas`, as plain values for the JSON encoder."""
+
+from datetime import datetime
+from typing import Any
+
+from service.erasures.repository import Erasure
+from service.platform.clock import rfc3339
+
+PATH = "/v1/erasures"
+
+
+def path_of(erasure_id: str) -> str:
+    """The path of an erasure."""
+    return f"{PATH}/{erasure_id}"
+
+
+def accepted_body(erasure: Erasure) -> dict[str, Any]:
+    """ErasureAccepted: always the answer of the moment of accepting, so that a retry gets what the first call got."""
+    return {**_summary(erasure, "accepted"), "salt": erasure.salt}
+
+
+def state_body(erasure: Erasure) -> dict[str, Any]:
+    """ErasureState: how far it is by now."""
+    return {
+        **_summary(erasure, erasure.status),
+        "reason": erasure.reason,
+        "version_before": erasure.version_before,
+        "version_after": erasure.version_after,
+        "batch_id": erasure.batch_id,
+        "attempts": erasure.attempts,
+        "needs": erasure.needs,
+        "forgotten_at": _instant(erasure.forgotten_at),
+        "erased_at": _instant(erasure.erased_at),
+        "cancelled_at": _instant(erasure.cancelled_at),
+        "stages": erasure.stages,
+        "gate": erasure.gate,
+    }
+
+
+def reached_body(erasure: Erasure) -> dict[str, Any]:
+    """ErasureReached: the state, with the salt that the caller has not seen yet."""
+    return {**state_body(erasure), "salt": erasure.salt}
+
+
+def _summary(erasure: Erasure, status: str) -> dict[str, Any]:
+    path = path_of(erasure.id)
+    return {
+        "id": erasure.id,
+        "status": status,
+        "mode": erasure.mode,
+        "received_at": rfc3339(erasure.received_at),
+        "due_at": rfc3339(erasure.due_at),
+        "requested": erasure.requested,
+        "matched": erasure.matched,
+        "commitment": erasure.commitment,
+        "links": {"self": path, "audit": f"/v1/audit/entries?erasure_id={erasure.id}"},
+    }
+
+
+def _instant(instant: datetime | None) -> str | None:
+    return None if instant is None else rfc3339(instant)
