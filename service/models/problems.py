@@ -1,0 +1,60 @@
+"""What can be wrong with a question about models."""
+
+from service.platform.problem import Conflict, NotFound, Problem
+
+
+class VersionUnknown(NotFound):
+    """No version of this number is on record."""
+
+    code = "version_unknown"
+    title = "There is no such version"
+    next_step = "GET /v1/models/versions lists them."
+
+
+class AliasUnset(NotFound):
+    """The alias points nowhere yet."""
+
+    code = "alias_unset"
+    title = "This alias points at no version yet"
+    next_step = "Train and publish a version with `expunge train`."
+
+
+class VersionNotReady(Conflict):
+    """Only versions that passed the gate, and are neither retired nor purged, may serve."""
+
+    code = "version_not_ready"
+    title = "This version may not serve"
+    next_step = "Choose a version whose status is `ready`; GET /v1/models/versions lists them."
+
+
+class VersionFenced(Conflict):
+    """The version holds interactions that were accepted for erasure and are not forgotten in it."""
+
+    code = "version_fenced"
+    title = "This version holds what was accepted for erasure"
+    next_step = "Choose a version that has forgotten it; what is waiting will be forgotten in the next one."
+
+
+class VersionDamaged(Conflict):
+    """The files of the version do not verify."""
+
+    code = "version_damaged"
+    title = "The files of this version are missing or damaged"
+    next_step = "Restore them from a copy, or choose another version."
+
+
+class VersionTaken(Conflict):
+    """The number is on record with another content."""
+
+    code = "version_taken"
+    title = "This version number is taken"
+    next_step = "Publish under the next free number."
+
+
+class AliasMoved(Problem):
+    """If-Match names another version than the one the alias points at."""
+
+    code = "alias_moved"
+    status = 412
+    title = "The alias points elsewhere by now"
+    next_step = "GET the alias and decide anew."

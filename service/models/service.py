@@ -1,0 +1,224 @@
+"""Versions and aliases: what serves, what may serve, and what may be purged.
+
+The fence: `live` never moves to a version that holds an interaction accepted for erasure and not forgotten in it.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Connection
+
+from model_store import Manifest, ModelStore, StoreError
+from service.audit import service as audit
+from service.audit.service import Entry
+from service.models import repository
+from service.models.problems import (
+    AliasMoved,
+    AliasUnset,
+    VersionDamaged,
+    VersionFenced,
+    VersionNotReady,
+    VersionTaken,
+    VersionUnknown,
+)
+from service.models.repository import AliasRow, VersionRow
+from service.platform.cursor import read_cursor, write_cursor
+from service.platform.dependencies import Services
+
+LISTING = "versions"
+LIVE, PREVIOUS, BASE = "live", "previous", "base"
+LINEAGE_MAX = 100
+
+log = structlog.get_logger()
+
+live = repository.live
+
+
+@dataclass(frozen=True)
+class VersionFacts:
+    """A version, the aliases that name it, and the versions it comes from, the nearest first."""
+
+    row: VersionRow
+    aliases: list[str]
+    lineage: list[VersionRow]
+
+
+def next_number(connection: Connection, store: ModelStore) -> int:
+    """Return the lowest number above all that were ever given, on record or in the store."""
+    return max([repository.highest(connection), *store.numbers("versions")]) + 1
+
+
+def register(
+    connection: Connection, manifest: Manifest, *, erasure_seq: int, at: datetime, status: str = "ready"
+) -> None:
+    """Record a published version, with an audit entry; recording the same one again changes nothing.
+
+    Args:
+        connection: a write transaction.
+        manifest: of the version, as the store returned it.
+        erasure_seq: every erasure up to this audit seq is forgotten in it.
+        at: now.
+        status: `ready`, or `held` where it did not pass the gate.
+
+    Raises:
+        VersionTaken: the number is on record with another content.
+    """
+    audit.reserve(connection, 0)
+    page, facts = manifest.as_dict(), manifest.facts
+    known = repository.find(connection, manifest.number)
+    if known is not None:
+        if known.manifest.get("checksum") != manifest.checksum:
+            raise VersionTaken(f"Version {manifest.number} is on record.")
+        return
+    base = facts.parent if facts.parent is not None else manifest.number
+    gate = dict(facts.gate) or None
+    row = VersionRow(manifest.number, facts.kind, status, base, facts.parent, erasure_seq, page, gate, at)
+    repository.add(connection, row)
+    files = {name: file.sha256 for name, file in manifest.files.items()}
+    body = {"kind": facts.kind, "base": base, "requests": page["requests"], "files": files, "gate": gate}
+    audit.write(connection, audit.reserve(connection), [Entry("version.published", body, version=row.version)], at)
+
+
+def move_alias(
+    connection: Connection, name: str, number: int, at: datetime, *, fenced: bool = True
+) -> tuple[int | None, int]:
+    """Point an alias at a version and return the numbers before and after, with an audit entry if they differ.
+
+    When `live` moves, `previous` follows it, and `base` goes along, so that the next version comes from the same base.
+    `fenced=False` is for settling a batch: it passes over erasures that still wait, never over forgotten ones.
+
+    Raises:
+        VersionUnknown, VersionNotReady: there is no such version, or it may not serve.
+        VersionFenced: it holds what was accepted for erasure.
+    """
+    audit.reserve(connection, 0)  # from here on no erasure is accepted or settled until this transaction ends
+    before = repository.find_alias(connection, name)
+    if before is not None and before.version == number:
+        return number, number
+    version = _ready(connection, number)
+    _fence(connection, version, waiting=fenced)
+    if name == LIVE:
+        _follow(connection, before, version, at)
+    repository.point(connection, name, number, at)
+    body = {"alias": name, "before": before and before.version}
+    audit.write(connection, audit.reserve(connection), [Entry("alias.moved", body, version=number)], at)
+    return None if before is None else before.version, number
+
+
+def superseded(connection: Connection, keep: int) -> list[int]:
+    """Return the versions that may be purged, ascending.
+
+    Those that aliases name stay, the newest `keep` of the others, and the bases of all these.
+    """
+    rows = repository.kept(connection)
+    named = {alias.version for alias in repository.all_aliases(connection)}
+    others = [row.version for row in rows if row.version not in named]
+    stay = named | set(others[: max(keep, 0)])
+    stay |= {row.base for row in rows if row.version in stay}
+    return sorted(row.version for row in rows if row.version not in stay)
+
+
+def mark_purged(connection: Connection, number: int) -> bool:
+    """Note that a version's bytes are about to go; False, and then nothing may be purged, where an alias names it."""
+    return repository.set_status(connection, number, "purged")
+
+
+async def page(services: Services, cursor: str | None, limit: int) -> tuple[list[VersionFacts], str | None]:
+    """A page of versions, the newest first, and the cursor of the next one, None at the end."""
+    before = None if cursor is None else read_cursor(services.identity, LISTING, cursor)
+
+    def unit(connection: Connection) -> tuple[list[VersionRow], list[AliasRow]]:
+        return repository.page(connection, before, limit + 1), repository.all_aliases(connection)
+
+    rows, aliases = await services.database.run_read(unit)
+    more = len(rows) > limit
+    facts = [VersionFacts(row, _names(aliases, row.version), []) for row in rows[:limit]]
+    return facts, write_cursor(services.identity, LISTING, rows[limit - 1].version) if more else None
+
+
+async def get(services: Services, number: int) -> VersionFacts:
+    """One version with its lineage; raises VersionUnknown."""
+    return await services.database.run_read(lambda connection: _facts(connection, number))
+
+
+async def alias(services: Services, name: str) -> AliasRow:
+    """Where an alias points; raises AliasUnset."""
+    found = await services.database.run_read(lambda connection: repository.find_alias(connection, name))
+    if found is None:
+        raise AliasUnset
+    return found
+
+
+async def promote(services: Services, number: int, expected: int | None = None) -> AliasRow:
+    """Make a version live, as an operator asks: verified, fenced, told by the audit log.
+
+    `expected` is the version that must be live now, if the caller cares.
+
+    Raises:
+        VersionUnknown, VersionNotReady, VersionFenced, VersionDamaged: the alias stays where it is.
+        AliasMoved: another version than the expected one is live.
+    """
+    await get(services, number)
+    try:
+        await asyncio.to_thread(services.store.verify, "versions", number)
+    except StoreError as error:
+        raise VersionDamaged(f"Version {number}: {type(error).__name__}.") from error
+    await services.database.run_write(lambda connection: _promote(connection, number, expected, services.clock.now()))
+    try:
+        await asyncio.to_thread(services.store.set_alias, LIVE, number)
+    except StoreError as error:
+        # SQL is the truth; the worker mends the pointer file when it starts.
+        log.warning("alias.file_not_moved", version=number, error=type(error).__name__)
+    return await alias(services, LIVE)
+
+
+def _promote(connection: Connection, number: int, expected: int | None, at: datetime) -> None:
+    audit.reserve(connection, 0)
+    if expected is not None and live(connection) != expected:
+        raise AliasMoved
+    move_alias(connection, LIVE, number, at)
+
+
+def _ready(connection: Connection, number: int) -> VersionRow:
+    version = repository.find(connection, number)
+    if version is None:
+        raise VersionUnknown
+    if version.status != "ready":
+        raise VersionNotReady(f"Version {number} is {version.status}.")
+    return version
+
+
+def _fence(connection: Connection, version: VersionRow, *, waiting: bool) -> None:
+    base = repository.find(connection, version.base) or version
+    held = repository.count_uncovered(connection, version, base, waiting=waiting)
+    if held:
+        raise VersionFenced(f"Version {version.version} does not cover {held:,} of the accepted erasures.")
+
+
+def _follow(connection: Connection, before: AliasRow | None, version: VersionRow, at: datetime) -> None:
+    if before is not None:
+        repository.point(connection, PREVIOUS, before.version, at)
+    base = repository.find_alias(connection, BASE)
+    if base is not None and base.version != version.base:
+        repository.point(connection, BASE, version.base, at)
+
+
+def _facts(connection: Connection, number: int) -> VersionFacts:
+    row = repository.find(connection, number)
+    if row is None:
+        raise VersionUnknown
+    lineage: list[VersionRow] = []
+    parent = row.parent
+    while parent is not None and len(lineage) < LINEAGE_MAX:
+        ancestor = repository.find(connection, parent)
+        if ancestor is None:
+            break
+        lineage.append(ancestor)
+        parent = ancestor.parent
+    return VersionFacts(row, _names(repository.all_aliases(connection), number), lineage)
+
+
+def _names(aliases: list[AliasRow], number: int) -> list[str]:
+    return [alias.name for alias in aliases if alias.version == number]
