@@ -8,6 +8,8 @@ from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 from service.platform.prepared import Prepared
 from service.platform.tables import erasures, outbox
 
+OPEN = ("accepted", "needs_attention")
+
 _UNPUBLISHED = (
     select(outbox.c.seq, outbox.c.erasure_id)
     .where(outbox.c.published_at.is_(None))
@@ -19,7 +21,6 @@ _MARK = Prepared(
     .where(outbox.c.seq == bindparam("row"))
     .values(published_at=bindparam("at", type_=outbox.c.published_at.type))
 )
-_CLEAR = Prepared(delete(outbox).where(outbox.c.erasure_id == bindparam("erasure")))
 
 
 def unpublished(connection: Connection, limit: int) -> list[tuple[int, str]]:
@@ -54,6 +55,12 @@ def publish_again(connection: Connection, before: datetime, now: datetime) -> in
     return connection.execute(stale.values(published_at=None)).rowcount
 
 
-def clear(connection: Connection, erasure_ids: Sequence[str]) -> None:
-    """Take the rows of erasures that are no longer accepted out of the outbox: there is nothing left to tell."""
-    _CLEAR.run_many(connection, [{"erasure": erasure_id} for erasure_id in erasure_ids])
+def prune(connection: Connection, limit: int) -> int:
+    """Drop up to `limit` rows of erasures that the worker is done with: there is nothing left to tell of them."""
+    done = (
+        select(outbox.c.seq)
+        .join(erasures, erasures.c.id == outbox.c.erasure_id)
+        .where(erasures.c.status.not_in(OPEN))
+        .limit(limit)
+    )
+    return connection.execute(delete(outbox).where(outbox.c.seq.in_(done))).rowcount

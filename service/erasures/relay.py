@@ -20,6 +20,7 @@ from service.platform.problem import Problem
 from service.platform.redis import ErasureStream
 
 BATCH_MAX = 500
+PRUNE_MAX = 20_000
 GATHER_S = 0.002  # erasures accepted together are published together
 BACKOFF_S = 0.1
 BACKOFF_MAX_S = 5.0
@@ -83,8 +84,10 @@ class Relay:
     def sweep(self, older_than_s: float) -> int:
         """Publish again what was published longer ago than this and is accepted still; returns how many rows.
 
-        A stream that holds as much as SQL expects is left alone for ten times as long: it is slow, not lost.
+        A stream that holds as much as SQL expects is left alone for ten times as long: it is slow, not lost. Rows of
+        erasures that are done go, so that the outbox stays as small as the backlog.
         """
+        self._database.transact(lambda connection: outbox.prune(connection, PRUNE_MAX))
         if self._stream is None:
             return 0
         published = self._database.query(outbox.count_published)
