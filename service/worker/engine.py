@@ -1,0 +1,219 @@
+"""The science, kept warm: one base on its device, with its encoders and its gate, for one demand after another."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model_store import Array, ModelStore
+from service.evaluation.gate import Gate, GateReport, GateThresholds
+from service.recommender.backbones import make_backbone
+from service.recommender.training import best_device
+from service.settings import Settings
+from service.unlearning.encoder import InfluenceEncoder
+from service.unlearning.protocol import ForgetResult
+from service.unlearning.request import Request
+from service.unlearning.state import TrainedState
+from service.unlearning.unlearnrec import UnlearnRec
+from service.worker.demand import Demand, Keys, Mode, Targets
+
+EMBEDDINGS = "embeddings.safetensors"
+BASE = "base.safetensors"
+ENCODER = "encoder.safetensors"
+
+
+class EncoderMissing(Exception):
+    """The base has no influence encoder for a mode that is asked for; pre-train one, the erasures wait."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A demand in rows of the base: everything since the base, and the batch's own part of it.
+
+    `changes`: whether the batch adds anything that the base has learnt.
+    """
+
+    request: Request
+    batch: Request
+    changes: bool
+
+
+class Engine(Protocol):
+    """What the pipeline asks of the science; one engine serves one base."""
+
+    @property
+    def base(self) -> int:
+        """The base's version number."""
+        ...
+
+    @property
+    def encoders(self) -> Mapping[str, int]:
+        """The number of the encoder of each mode."""
+        ...
+
+    def plan(self, settled: Demand, batch: Demand) -> Plan:
+        """Resolve keys to interactions that the base has learnt."""
+        ...
+
+    def apply(self, plan: Plan, fine_tune_epochs: int) -> ForgetResult:
+        """The model without the request, always from the base."""
+        ...
+
+    def gate(self, plan: Plan, result: ForgetResult) -> GateReport:
+        """Whether the result may serve."""
+        ...
+
+    def embeddings(self, result: ForgetResult) -> dict[str, Array]:
+        """The tensors that a version of this result serves."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a manifest says of how versions of this base are made: dataset hash, seed, options."""
+        ...
+
+
+class UnlearningEngine:
+    """A base from the model store, ready to forget.
+
+    Args:
+        store: where the base and its encoders are; both are verified while they are read.
+        base: the base's version number.
+        encoders: encoder number by mode.
+        settings: gate thresholds and the number of threads.
+
+    Raises:
+        StoreError: the base or an encoder is gone or damaged.
+    """
+
+    def __init__(self, store: ModelStore, base: int, encoders: Mapping[str, int], settings: Settings) -> None:
+        torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
+        device = best_device()
+        manifest = store.manifest("versions", base)
+        embeddings = store.open("versions", base, EMBEDDINGS)
+        self.base, self.encoders = base, dict(encoders)
+        self.user_keys: Keys = np.array(embeddings["user_keys"])
+        self.item_keys: Keys = np.array(embeddings["item_keys"])
+        self.seed, self._dataset_hash = manifest.facts.seed, manifest.facts.dataset_hash
+        tensors = {name: _tensor(array) for name, array in store.open("versions", base, BASE).items()}
+        backbone = make_backbone(manifest.facts.config["backbone"])
+        self.state = TrainedState.from_tensors(tensors, len(self.user_keys), backbone, device)
+        self.method = UnlearnRec({mode: _encoder(store, encoders[mode], device) for mode in _modes(encoders)})
+        self.method.prepare(self.state)
+        self._gate = Gate(self.state, _thresholds(settings), self.seed)
+        self._settled: tuple[Demand, Request] | None = None
+
+    def plan(self, settled: Demand, batch: Demand) -> Plan:
+        """Resolve keys to interactions that the base has learnt; others are passed over."""
+        before, after = self._request(settled), self._resolve(settled + batch)
+        same = torch.equal(before.forget, after.forget) and torch.equal(before.dislike, after.dislike)
+        return Plan(after, self._resolve(batch), not same)
+
+    def apply(self, plan: Plan, fine_tune_epochs: int) -> ForgetResult:
+        """The model without the request: the same request and epochs give the same bytes.
+
+        Raises:
+            EncoderMissing: there is no encoder for a mode that the request holds.
+        """
+        for mode in get_args(Mode):
+            if plan.request.of_mode(mode).shape[1] and mode not in self.method.encoders:
+                msg = f"Base {self.base} has no influence encoder for mode {mode!r}."
+                raise EncoderMissing(msg)
+        return self.method.with_epochs(fine_tune_epochs).forget(self.state, plan.request)
+
+    def gate(self, plan: Plan, result: ForgetResult) -> GateReport:
+        """Whether the result may serve: the batch judged for what it asked, the whole for what it cost."""
+        return self._gate.check(plan.batch, result, plan.request)
+
+    def embeddings(self, result: ForgetResult) -> dict[str, Array]:
+        """The tensors of embeddings.safetensors; rows without an interaction are zero."""
+        return embedding_tensors(result, self.user_keys, self.item_keys)
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a manifest says of how versions of this base are made."""
+        return {
+            "dataset_hash": self._dataset_hash,
+            "seed": self.seed,
+            "backbone": self.state.backbone.config(),
+            "device": self.state.e0.device.type,
+        }
+
+    def _request(self, settled: Demand) -> Request:
+        # What is settled changes only when a batch settles: it is resolved once, not for every try.
+        if self._settled is None or self._settled[0] is not settled:
+            self._settled = (settled, self._resolve(settled))
+        return self._settled[1]
+
+    def _resolve(self, demand: Demand) -> Request:
+        return Request.of(self.state, *(self._edges(demand.of_mode(mode)) for mode in ("forget", "dislike")))
+
+    def _edges(self, targets: Targets) -> Tensor:
+        graph, device = self.state.graph, self.state.graph.device
+        user_rows, users_known = _rows(self.user_keys, targets.pairs[0])
+        item_rows, items_known = _rows(self.item_keys, targets.pairs[1])
+        known = users_known & items_known
+        pairs = torch.from_numpy(np.stack((user_rows[known], item_rows[known]))).to(device)
+        whole_users, whole_items = (
+            torch.from_numpy(rows[found]).to(device)
+            for rows, found in (_rows(self.user_keys, targets.users), _rows(self.item_keys, targets.items))
+        )
+        held_out = self.state.validation
+        of_users = held_out[:, torch.isin(held_out[0].long(), whole_users)]
+        of_items = held_out[:, torch.isin(held_out[1].long(), whole_items)]
+        learnt = (graph.edges_of_users(whole_users), graph.edges_of_items(whole_items))
+        return torch.cat([edges.int() for edges in (pairs, *learnt, of_users, of_items)], dim=1)
+
+
+def embedding_tensors(result: ForgetResult, user_keys: Keys, item_keys: Keys) -> dict[str, Array]:
+    """The tensors of embeddings.safetensors of a model.
+
+    Args:
+        result: readout (n_nodes, d) and the graph that it serves.
+        user_keys: (n_users,) surrogate keys, ascending.
+        item_keys: (n_items,) surrogate keys, ascending.
+    """
+    readout = result.readout.detach().cpu().numpy()
+    n_users = len(user_keys)
+    return {
+        "users": readout[:n_users],
+        "items": readout[n_users:],
+        "user_keys": user_keys,
+        "item_keys": item_keys,
+        "user_degrees": result.graph.user_degree.int().cpu().numpy(),
+        "item_degrees": result.graph.item_degree.int().cpu().numpy(),
+    }
+
+
+def _encoder(store: ModelStore, number: int, device: torch.device) -> InfluenceEncoder:
+    config = store.manifest("encoders", number).facts.config
+    tensors = {name: _tensor(array) for name, array in store.open("encoders", number, ENCODER).items()}
+    return InfluenceEncoder.from_tensors(config["encoder"], tensors, device)
+
+
+def _modes(encoders: Mapping[str, int]) -> list[Mode]:
+    return [mode for mode in get_args(Mode) if mode in encoders]
+
+
+def _rows(keys: Keys, wanted: Keys) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Rows of keys in an ascending array, and whether each is there; a row whose flag is false means nothing."""
+    if not len(keys):
+        return np.zeros(len(wanted), dtype=np.int64), np.zeros(len(wanted), dtype=np.bool_)
+    rows = np.searchsorted(keys, wanted).clip(max=len(keys) - 1).astype(np.int64)
+    return rows, keys[rows] == wanted
+
+
+def _tensor(array: Array) -> Tensor:
+    with warnings.catch_warnings():
+        # The map is read-only and stays so: nothing in the science writes to what it was given.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def _thresholds(settings: Settings) -> GateThresholds:
+    return GateThresholds(**{limit.name: getattr(settings, f"gate_{limit.name}") for limit in fields(GateThresholds)})

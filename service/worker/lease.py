@@ -1,0 +1,195 @@
+"""The lease: one worker works, the others stand by, and one that was paused too long is refused.
+
+A row `(holder, epoch, beat)` in SQL. The holder raises `beat` three times per term; a standby that has seen the same
+(epoch, beat) for a whole term by its own monotonic clock takes over with epoch + 1. No wall clock is compared with
+another. Taking over is not what keeps two workers apart: each transaction that settles something confirms the
+epoch in that same transaction, so a holder that slept through its term changes nothing.
+"""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+from sqlalchemy import Connection
+
+from service.platform import metrics
+from service.platform.clock import Clock
+from service.platform.database import Database
+from service.platform.problem import Problem
+from service.worker.repository import leases
+from service.worker.repository.leases import LeaseRow
+
+NAME = "unlearner"
+BEATS_PER_TERM = 3
+LOOKS_PER_TERM = 10
+MAX_LOOK_S = 0.5
+
+log = structlog.get_logger()
+
+
+class Fenced(Exception):
+    """This worker no longer holds the lease; what it was about to settle is another's to do."""
+
+
+class Process(NamedTuple):
+    """A process of this machine that cannot be mistaken for another: pid, start time, and where both count."""
+
+    boot: str
+    namespace: str
+    pid: str
+    started: str
+
+    @classmethod
+    def current(cls) -> "Process":
+        """The calling process."""
+        pid = str(os.getpid())
+        return cls(_boot(), _namespace(), pid, _started(pid) or "0")
+
+    @classmethod
+    def read(cls, text: str) -> "Process | None":
+        """The process that `str` wrote, or None where the text is something else."""
+        parts = text.split("/")
+        return cls(*parts) if len(parts) == len(cls._fields) else None
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+    def is_dead(self) -> bool:
+        """Whether it provably runs no more; False where this process cannot know."""
+        here = (self.boot, self.namespace) == (_boot(), _namespace()) and self.boot != ""
+        return here and _started(self.pid) != self.started
+
+
+class Lease:
+    """Holding the right to settle.
+
+    Args:
+        database: where the row is.
+        seconds: the term, > 0.
+        clock: its monotonic side is read.
+        on_beat: called after each beat, on the beating thread.
+    """
+
+    def __init__(
+        self, database: Database, *, seconds: float, clock: Clock, on_beat: Callable[[], None] = lambda: None
+    ) -> None:
+        self.seconds = seconds
+        self.epoch: int | None = None
+        self.lost = threading.Event()
+        self._database, self._clock, self._on_beat = database, clock, on_beat
+        self._holder = str(Process.current())
+        self._seen: tuple[LeaseRow, float] | None = None
+        self._beating: threading.Thread | None = None
+        self._finished = threading.Event()
+
+    @property
+    def held(self) -> bool:
+        """Whether this worker believes that it holds the lease; only `confirm` knows."""
+        return self.epoch is not None and not self.lost.is_set()
+
+    def acquire(self, stop: threading.Event) -> bool:
+        """Stand by until the lease is held (True) or `stop` is set (False)."""
+        self.release()
+        pause = min(self.seconds / LOOKS_PER_TERM, MAX_LOOK_S)
+        while not stop.is_set():
+            if self._look():
+                self._start_beating()
+                return True
+            stop.wait(pause)
+        return False
+
+    def confirm(self, connection: Connection) -> None:
+        """Make sure, in the caller's transaction, that this worker still holds the lease until it commits.
+
+        Raises:
+            Fenced: another has taken over; the transaction must not commit.
+        """
+        if self.epoch is None or not leases.beat(connection, NAME, self.epoch):
+            self.lost.set()
+            metrics.worker_lease_held.set(0)
+            raise Fenced
+
+    def release(self) -> None:
+        """Stop beating and give the lease back, so that a standby need not wait; no error where it is lost."""
+        self._finished.set()
+        if self._beating is not None:
+            self._beating.join()
+        if self.held and self.epoch is not None:
+            epoch = self.epoch
+            with contextlib.suppress(Problem):  # the term runs out by itself
+                self._database.transact(lambda connection: leases.release(connection, NAME, epoch))
+        self.epoch, self._beating, self._seen = None, None, None
+        self.lost.clear()
+        metrics.worker_lease_held.set(0)
+
+    def _look(self) -> bool:
+        try:
+            row = self._database.query(lambda connection: leases.read(connection, NAME))
+            if row is not None and not self._is_free(row):
+                return False
+            epoch = self._database.transact(lambda connection: leases.take(connection, NAME, row, self._holder))
+        except Problem as problem:
+            log.warning("lease.unreadable", code=problem.code)
+            return False
+        if epoch is None:
+            return False
+        self.epoch = epoch
+        metrics.worker_lease_held.set(1)
+        log.info("lease.taken", epoch=epoch)
+        return True
+
+    def _is_free(self, row: LeaseRow) -> bool:
+        if not row.holder:
+            return True
+        holder = Process.read(row.holder)
+        if holder is not None and holder.is_dead():
+            return True
+        now = self._clock.monotonic()
+        if self._seen is None or self._seen[0] != row:
+            self._seen = (row, now)
+        return now - self._seen[1] >= self.seconds
+
+    def _start_beating(self) -> None:
+        self._finished = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._beating.start()
+
+    def _beat(self) -> None:
+        while not self._finished.wait(self.seconds / BEATS_PER_TERM):
+            try:
+                with contextlib.suppress(Fenced):
+                    self._database.transact(self.confirm)
+            except Problem as problem:  # the database is away: the epoch decides when it is back
+                log.warning("lease.beat_failed", code=problem.code)
+            if self.lost.is_set():
+                log.warning("lease.lost", epoch=self.epoch)
+                return
+            self._on_beat()
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:13]
+    except OSError:
+        return ""
+
+
+def _namespace() -> str:
+    # Two containers count their processes apart: a pid says nothing outside its namespace.
+    try:
+        return str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:
+        return ""
+
+
+def _started(pid: str) -> str | None:
+    """Clock ticks from boot to the start of a process, or None where there is no such process or it is a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]

@@ -1,0 +1,359 @@
+"""A batch of erasures from claim to settlement: apply, gate, publish, settle; each step journalled before it begins.
+
+Whatever dies, dies before or after the one transaction of `settlement.settle`. Before it, nothing has happened that
+anyone could see, and the erasures are accepted still; after it, all of it has happened.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy import Connection
+
+from model_store import Manifest, ManifestFacts, ModelStore, RequestFacts, StoreError
+from service.audit.service import Entry
+from service.evaluation.gate import GateReport
+from service.platform import metrics
+from service.platform.clock import Clock
+from service.platform.database import Database
+from service.platform.faults import fault_point
+from service.platform.gauges import package_version
+from service.platform.logging import error_facts
+from service.platform.problem import Problem
+from service.settings import Settings
+from service.unlearning.protocol import ForgetResult
+from service.worker.demand import Demand, Ledger
+from service.worker.engine import EMBEDDINGS, EncoderMissing, Engine, Plan
+from service.worker.lease import Fenced, Lease
+from service.worker.repository import journal, lineage, queue
+from service.worker.repository.lineage import Course
+from service.worker.repository.queue import Waiting
+from service.worker.settlement import Changed, Settlement, hold, settle
+from service.worker.stages import Stages
+
+GATE_REFUSED = "gate_refused"
+UNLEARNING_FAILED = "unlearning_failed"
+UNLEARNING_CRASHED = "unlearning_crashed"
+
+_FIRST_PAUSE_S = 0.05
+
+T = TypeVar("T")
+Batch = tuple[Waiting, ...]
+log = structlog.get_logger()
+
+
+class Unlearnable(Exception):
+    """A batch cannot be forgotten as it is: `code` says why, `facts` what was measured."""
+
+    def __init__(self, code: str, facts: Mapping[str, Any]) -> None:
+        super().__init__(code)
+        self.code, self.facts = code, facts
+
+
+class Rebased(Exception):
+    """Versions come from another base now."""
+
+
+@dataclass(frozen=True)
+class House:
+    """What the pipeline stands on."""
+
+    database: Database
+    store: ModelStore
+    lease: Lease
+    clock: Clock
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that passed the gate."""
+
+    result: ForgetResult
+    report: GateReport
+
+    @property
+    def gate(self) -> dict[str, Any]:
+        """The gate's figures as plain values."""
+        return asdict(self.report) | {"fine_tune_epochs": self.result.fine_tune_epochs}
+
+
+@dataclass
+class Run:
+    """One batch under way; `version` is the number reserved for it, once it is."""
+
+    id: int
+    erasures: Batch
+    course: Course
+    stages: Stages
+    version: int | None = None
+
+    @property
+    def ids(self) -> list[str]:
+        """The erasures' ids, in the order of accepting."""
+        return [erasure.id for erasure in self.erasures]
+
+
+class Pipeline:
+    """Forgets batches with one engine, in the order of accepting.
+
+    Args:
+        house: database, store, lease, clock, settings.
+        engine: of the base that versions come from now; None while there is no model at all.
+        ledger: what has been forgotten since that base.
+        pause: waits some seconds before a try is repeated; True where the worker is to stop.
+    """
+
+    def __init__(self, house: House, engine: Engine | None, ledger: Ledger, pause: Callable[[float], object]) -> None:
+        self.house, self.engine, self.ledger, self._pause = house, engine, ledger, pause
+
+    @property
+    def base(self) -> int | None:
+        """The base that versions come from."""
+        return None if self.engine is None else self.engine.base
+
+    def run(self, erasures: Batch) -> list[tuple[str, str]]:
+        """Forget these erasures, the oldest accepted ones; none where only the base is to change.
+
+        A batch in which the unlearning fails or the gate refuses is halved until what is to blame stands alone and is
+        held back. Earlier halves settle first, so that the live version always covers a prefix of what was accepted.
+
+        Returns:
+            (erasure id, problem code) of those held back.
+
+        Raises:
+            Rebased: another base was promoted; the erasures that are left need its engine.
+            Fenced, EncoderMissing, StoreError, Problem: the part at hand was not settled and may be tried again.
+        """
+        parts, held = [erasures], list[tuple[str, str]]()
+        # A refusal may be about the sum of all that was forgotten: halving is not to cost more than finding one.
+        refusals_left = 2 * math.ceil(math.log2(max(len(erasures), 2))) + 1
+        while parts:
+            part = parts.pop()
+            try:
+                self._forget(part)
+            except Changed:
+                parts.append(self._still_accepted(part))
+            except Unlearnable as error:
+                refusals_left -= error.code == GATE_REFUSED
+                if len(part) == 1 or refusals_left < 0:
+                    held += self.hold(part, error)
+                else:
+                    parts += [part[len(part) // 2 :], part[: len(part) // 2]]
+            parts = [each for each in parts if each]
+        return held
+
+    def hold(self, part: Batch, error: Unlearnable) -> list[tuple[str, str]]:
+        """Hold erasures back: they need attention, stay suppressed, and the version at hand goes on serving."""
+        reason = Entry("erasure.needs_attention", {"code": error.code, **error.facts})
+        run = self._claim(part, lineage.Course(None, None))
+        self.house.database.transact(
+            lambda connection: hold(connection, self.house.lease, run.id, run.ids, reason, self.house.clock.now())
+        )
+        metrics.worker_batches_total.labels("held").inc()
+        log.error("batch.held", batch=run.id, erasures=run.ids, code=error.code)
+        return [(erasure.id, error.code) for erasure in part]
+
+    def _forget(self, part: Batch) -> None:
+        """One batch; a lone one in which the unlearning fails is tried again a few times."""
+        tries = self.house.settings.max_attempts if len(part) == 1 else 1
+        for attempt in range(1, tries + 1):
+            try:
+                return self._once(part)
+            except Unlearnable as error:
+                if attempt == tries or error.code == GATE_REFUSED:
+                    raise
+                self._pause(_FIRST_PAUSE_S * 2**attempt)
+        return None
+
+    def _once(self, part: Batch) -> None:
+        course = self.house.database.query(lineage.course)
+        if self.base != (None if course.base is None else course.base.version):
+            raise Rebased
+        run = self._claim(part, course)
+        try:
+            fault_point("worker.after_claim")
+            demand = Demand.of(self.house.database.query(lambda connection: queue.targets(connection, run.ids)))
+            candidate = self._candidate(run, demand)
+            made = None if candidate is None else self._publish(run, candidate)
+            self._settle(run, made)
+        except BaseException as error:
+            self._abandon(run, error)
+            raise
+        self.ledger.extend(demand, run.ids, max((erasure.seq for erasure in part), default=0))
+        run.stages.observe()
+        metrics.unlearn_batch_size.observe(len(part))
+        metrics.worker_batches_total.labels("settled").inc()
+        log.info("batch.settled", batch=run.id, erasures=len(part), version=run.version)
+        fault_point("worker.after_settle")
+
+    def _claim(self, part: Batch, course: Course) -> Run:
+        epoch = self.house.lease.epoch
+        if epoch is None:
+            raise Fenced
+
+        def unit(connection: Connection) -> int:
+            self.house.lease.confirm(connection)
+            now = self.house.clock.now()
+            return journal.open_batch(connection, epoch=epoch, step="claim", size=len(part), now=now)
+
+        return Run(self.house.database.transact(unit), part, course, Stages(self.house.clock, part))
+
+    def _candidate(self, run: Run, demand: Demand) -> Candidate | None:
+        """The model that forgets the batch, or None where the model at hand never learnt any of it."""
+        if self.engine is None:
+            return None
+        with run.stages.timed("applied"):
+            plan = self.engine.plan(self.ledger.demand, demand)
+        if not plan.changes and not (self._moves(run.course) and plan.request.n_edges):
+            return None
+        self._enter(run, "apply", queue.begin_attempt)
+        candidate = self._escalate(self.engine, run, plan)
+        self._enter(run, "publish", queue.end_attempt)
+        fault_point("worker.after_gate")
+        return candidate
+
+    def _moves(self, course: Course) -> bool:
+        """Whether the live version comes from another base than the next ones."""
+        return course.live is None or course.live.base != self.base
+
+    def _escalate(self, engine: Engine, run: Run, plan: Plan) -> Candidate:
+        """Encoder only, then 1, 2, ... epochs of fine-tuning, until the gate is satisfied."""
+        for epochs in range(self.house.settings.fine_tune_max_epochs + 1):
+            if not self.house.lease.held:
+                raise Fenced
+            metrics.fine_tune_epochs_total.inc(epochs)
+            with run.stages.timed("applied"):
+                result = _apply(engine, plan, epochs)
+            with run.stages.timed("gated"):
+                report = engine.gate(plan, result)
+            _observe_gate(report)
+            if report.passed:
+                return Candidate(result, report)
+            log.warning("gate.refused", batch=run.id, epochs=epochs, reasons=list(report.reasons))
+        self._enter(run, "hold", queue.end_attempt)
+        raise Unlearnable(GATE_REFUSED, {"figures": report.figures, "reasons": list(report.reasons)})
+
+    def _publish(self, run: Run, candidate: Candidate) -> Manifest:
+        assert self.engine is not None
+        with run.stages.timed("published"):
+            stored = max(self.house.store.numbers("versions"), default=0)
+            number = self._step(run, lambda connection: journal.reserve(connection, run.id, stored))
+            run.version = number
+            files = {EMBEDDINGS: self.engine.embeddings(candidate.result)}
+            self.house.store.publish("versions", number, files, self._facts(run, candidate), on_step=_fault_of_step)
+            return self.house.store.verify("versions", number)
+
+    def _facts(self, run: Run, candidate: Candidate) -> ManifestFacts:
+        assert self.engine is not None
+        facts, figures = self.engine.facts(), candidate.report.figures
+        made = {"fine_tune_epochs": candidate.result.fine_tune_epochs, "device": facts["device"]}
+        return ManifestFacts(
+            kind="forgotten",
+            dataset_hash=facts["dataset_hash"],
+            code_version=package_version(),
+            seed=facts["seed"],
+            created_at=self.house.clock.now(),
+            parent=self.engine.base,
+            encoders=self.engine.encoders,
+            requests=RequestFacts.of([*self.ledger.ids, *run.ids]),
+            config={"backbone": facts["backbone"], **made},
+            # What the version serves was judged by the gate, on held-out interactions that remain.
+            metrics={name: figures[name] for name in ("recall_at_20", "ndcg_at_20") if name in figures},
+            gate=candidate.gate,
+        )
+
+    def _settle(self, run: Run, made: Manifest | None) -> None:
+        if made is not None:
+            version: int | None = made.number
+        elif self._moves(run.course):
+            version = self.base
+        else:
+            version = None if run.course.live is None else run.course.live.version
+        settlement = Settlement(run.id, run.erasures, run.course, version, made, run.stages.of, self._covered(run))
+        self._enter(run, "settle")
+
+        def unit(connection: Connection) -> None:
+            with run.stages.timed("settled"):
+                settle(connection, self.house.lease, settlement, self.house.clock.now())
+
+        self.house.database.transact(unit)
+
+    def _covered(self, run: Run) -> int:
+        """Everything accepted up to this seq is forgotten, or set aside, once the batch is settled."""
+        return max([self.ledger.seq, *(erasure.seq for erasure in run.erasures)])
+
+    def _enter(
+        self, run: Run, step: str, also: Callable[[Connection, list[str]], None] = lambda connection, ids: None
+    ) -> None:
+        def unit(connection: Connection) -> None:
+            if not journal.enter(connection, run.id, step):
+                raise Fenced
+            also(connection, run.ids)
+
+        self._step(run, unit)
+
+    def _step(self, run: Run, unit: Callable[[Connection], T]) -> T:
+        def confirmed(connection: Connection) -> T:
+            self.house.lease.confirm(connection)
+            return unit(connection)
+
+        return self.house.database.transact(confirmed)
+
+    def _abandon(self, run: Run, error: BaseException) -> None:
+        """Leave nothing of a batch that came to nothing; what cannot be cleaned now is the sweeper's."""
+        outcome = _outcome(error)
+        metrics.worker_batches_total.labels(outcome).inc()
+
+        def unit(connection: Connection) -> bool:
+            # Where the answer to a commit was lost the batch may have settled: SQL knows, and waits for it here.
+            journal.finish(connection, run.id, outcome, self.house.clock.now())
+            return run.version is not None and lineage.version(connection, run.version) is None
+
+        with contextlib.suppress(Problem, StoreError):
+            if self.house.database.transact(unit) and run.version is not None:
+                self.house.store.purge("versions", run.version)
+
+    def _still_accepted(self, part: Batch) -> Batch:
+        statuses = self.house.database.query(
+            lambda connection: queue.statuses(connection, [erasure.id for erasure in part])
+        )
+        return tuple(erasure for erasure in part if statuses.get(erasure.id) == "accepted")
+
+
+def _apply(engine: Engine, plan: Plan, epochs: int) -> ForgetResult:
+    """One try of the science: whatever it raises is about the batch, not about the house."""
+    fault_point("worker.during_apply")
+    try:
+        result = engine.apply(plan, epochs)
+    except EncoderMissing:
+        raise
+    except Exception as error:
+        log.error("apply.failed", epochs=epochs, **error_facts(error))
+        raise Unlearnable(UNLEARNING_FAILED, {"error": type(error).__name__}) from error
+    fault_point("worker.after_apply")
+    return result
+
+
+def _outcome(error: BaseException) -> str:
+    match error:
+        case Unlearnable():
+            return "held" if error.code == GATE_REFUSED else "failed"
+        case Changed():
+            return "changed"
+        case Fenced():
+            return "fenced"
+    return "abandoned"
+
+
+def _observe_gate(report: GateReport) -> None:
+    metrics.unlearn_gate_total.labels("passed" if report.passed else "refused").inc()
+    for name, figure in report.figures.items():
+        metrics.unlearn_gate_figure.labels(name).set(figure)
+
+
+def _fault_of_step(step: str) -> None:
+    fault_point("worker.after_publish" if step == "after_rename" else f"worker.{step}")

@@ -1,0 +1,68 @@
+"""Versions and aliases as the worker sees them; how they are recorded and moved is the business of `models`."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, select, update
+
+from service.platform.tables import aliases, versions
+
+LIVE, PREVIOUS, BASE = "live", "previous", "base"
+
+
+class VersionRow(NamedTuple):
+    """One version as SQL knows it; `erasure_seq`: every erasure up to it that is forgotten is forgotten in it."""
+
+    version: int
+    kind: str
+    status: str
+    base: int
+    erasure_seq: int
+    manifest: Mapping[str, Any]
+
+
+_ROW = select(
+    versions.c.version,
+    versions.c.kind,
+    versions.c.status,
+    versions.c.base,
+    versions.c.erasure_seq,
+    versions.c.manifest,
+)
+
+
+def version(connection: Connection, number: int) -> VersionRow | None:
+    """A version's row, or None."""
+    row = connection.execute(_ROW.where(versions.c.version == number)).one_or_none()
+    return None if row is None else VersionRow(*row)
+
+
+class Course(NamedTuple):
+    """Where the models stand: the version that answers, and the base that the next ones come from."""
+
+    live: VersionRow | None
+    base: VersionRow | None
+
+
+def course(connection: Connection) -> Course:
+    """Where the models stand. A base that was promoted is the next versions' base before it is the live one's."""
+    number = alias(connection, LIVE)
+    live = None if number is None else version(connection, number)
+    wanted = alias(connection, BASE) or (None if live is None else live.base)
+    return Course(live, None if wanted is None else version(connection, wanted))
+
+
+def alias(connection: Connection, name: str) -> int | None:
+    """The version that an alias names, or None."""
+    return connection.execute(select(aliases.c.version).where(aliases.c.name == name)).scalar_one_or_none()
+
+
+def cover(connection: Connection, number: int, seq: int) -> None:
+    """Note that everything accepted up to `seq` is forgotten in a version; its coverage never shrinks."""
+    statement = update(versions).where(versions.c.version == number, versions.c.erasure_seq < seq)
+    connection.execute(statement.values(erasure_seq=seq))
+
+
+def set_encoders(connection: Connection, number: int, manifest: Mapping[str, Any]) -> None:
+    """Replace the manifest on record of a base, whose encoders are chosen after it was published."""
+    connection.execute(update(versions).where(versions.c.version == number).values(manifest=dict(manifest)))

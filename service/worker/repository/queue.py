@@ -1,0 +1,176 @@
+"""The erasures as the worker sees them: what waits, what each one names, how each ends."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, and_, bindparam, exists, func, select, update
+
+from service.platform.tables import erasure_targets, erasures, interactions
+
+CHUNK = 500  # ids in one statement: both databases bound the number of parameters
+
+
+class Waiting(NamedTuple):
+    """An accepted erasure; `attempts` counts tries of the unlearning step that did not come back."""
+
+    id: str
+    seq: int
+    mode: str
+    received_at: datetime
+    attempts: int
+    stages: Mapping[str, Any]
+
+
+class Target(NamedTuple):
+    """One target of an erasure, in surrogate keys; a key is None where the id was not known when it was accepted."""
+
+    mode: str
+    kind: str
+    user_key: int | None
+    item_key: int | None
+
+
+_WAITING = (
+    select(
+        erasures.c.id,
+        erasures.c.seq,
+        erasures.c.mode,
+        erasures.c.received_at,
+        erasures.c.attempts,
+        erasures.c.stages,
+    )
+    .where(erasures.c.status == "accepted")
+    .order_by(erasures.c.seq)
+    .limit(bindparam("limit"))
+)
+_STATUS = select(erasures.c.id, erasures.c.status).where(erasures.c.id.in_(bindparam("ids", expanding=True)))
+_TARGETS = select(
+    erasures.c.mode, erasure_targets.c.kind, erasure_targets.c.user_key, erasure_targets.c.item_key
+).join_from(erasure_targets, erasures)
+
+
+def waiting(connection: Connection, limit: int) -> list[Waiting]:
+    """The oldest accepted erasures, in the order of accepting.
+
+    Seqs are handed out under a lock that is held until the commit: once one is seen, no lower one can appear.
+    """
+    return [Waiting(*row) for row in connection.execute(_WAITING, {"limit": limit})]
+
+
+def backlog(connection: Connection) -> int:
+    """How many erasures are accepted and not yet forgotten."""
+    count: int = connection.execute(
+        select(func.count()).select_from(erasures).where(erasures.c.status == "accepted")
+    ).scalar_one()
+    return count
+
+
+def statuses(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
+    """The status of each erasure that exists; unknown ids are left out."""
+    found: dict[str, str] = {}
+    for part in _chunks(ids):
+        found.update((row.id, row.status) for row in connection.execute(_STATUS, {"ids": part}))
+    return found
+
+
+def targets(connection: Connection, ids: Sequence[str]) -> list[Target]:
+    """All targets of these erasures."""
+    statement = _TARGETS.where(erasures.c.id.in_(bindparam("ids", expanding=True)))
+    return [Target(*row) for part in _chunks(ids) for row in connection.execute(statement, {"ids": part})]
+
+
+def forgotten(connection: Connection, after_seq: int) -> list[tuple[str, int]]:
+    """(id, seq) of every erasure accepted after `after_seq` that is forgotten, in the order of accepting."""
+    statement = (
+        select(erasures.c.id, erasures.c.seq)
+        .where(erasures.c.seq > after_seq, erasures.c.status.in_(("forgotten", "erased")))
+        .order_by(erasures.c.seq)
+    )
+    return [(row.id, row.seq) for row in connection.execute(statement)]
+
+
+def forgotten_targets(connection: Connection, after_seq: int) -> list[Target]:
+    """All targets of the erasures that `forgotten` lists."""
+    statement = _TARGETS.where(erasures.c.seq > after_seq, erasures.c.status.in_(("forgotten", "erased")))
+    return [Target(*row) for row in connection.execute(statement)]
+
+
+def begin_attempt(connection: Connection, ids: Sequence[str]) -> None:
+    """Count a try of the unlearning step, before it begins."""
+    for part in _chunks(ids):
+        connection.execute(update(erasures).where(erasures.c.id.in_(part)).values(attempts=erasures.c.attempts + 1))
+
+
+def end_attempt(connection: Connection, ids: Sequence[str]) -> None:
+    """Note that the unlearning step came back: tries are counted anew."""
+    for part in _chunks(ids):
+        connection.execute(update(erasures).where(erasures.c.id.in_(part)).values(attempts=0))
+
+
+def mark_forgotten(connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
+    """Make accepted erasures forgotten; returns how many still were accepted.
+
+    Each row: `erasure` (id), `at`, `before`, `after` (versions or None), `batch`, `stages`.
+    """
+    statement = (
+        update(erasures)
+        .where(erasures.c.id == bindparam("erasure"), erasures.c.status == "accepted")
+        .values(
+            status="forgotten",
+            needs=None,
+            forgotten_at=bindparam("at"),
+            version_before=bindparam("before"),
+            version_after=bindparam("after"),
+            batch_id=bindparam("batch"),
+            stages=bindparam("stages"),
+        )
+    )
+    return sum(connection.execute(statement, row).rowcount for row in rows)
+
+
+def mark_needs_attention(connection: Connection, erasure_id: str, code: str, batch_id: int) -> bool:
+    """Hold an accepted erasure back with a problem code; False where it is accepted no more."""
+    statement = update(erasures).where(erasures.c.id == erasure_id, erasures.c.status == "accepted")
+    return connection.execute(statement.values(status="needs_attention", needs=code, batch_id=batch_id)).rowcount == 1
+
+
+def held(connection: Connection, codes: Sequence[str]) -> list[str]:
+    """Ids of the erasures that need attention for one of these problems, in the order of accepting."""
+    statement = (
+        select(erasures.c.id)
+        .where(erasures.c.status == "needs_attention", erasures.c.needs.in_(codes))
+        .order_by(erasures.c.seq)
+    )
+    return list(connection.scalars(statement))
+
+
+def accept_again(connection: Connection, erasure_id: str, seq: int) -> bool:
+    """Put an erasure that needs attention back into the queue, at its end; False where it is in another state."""
+    statement = update(erasures).where(erasures.c.id == erasure_id, erasures.c.status == "needs_attention")
+    return connection.execute(statement.values(status="accepted", needs=None, attempts=0, seq=seq)).rowcount == 1
+
+
+def forget_interactions(connection: Connection, ids: Sequence[str]) -> int:
+    """Take the interactions that these erasures cover out of SQL; returns how many there were."""
+    return sum(_forget_part(connection, part) for part in _chunks(ids))
+
+
+def _forget_part(connection: Connection, ids: Sequence[str]) -> int:
+    target = erasure_targets.c
+    count = 0
+    for kind, same in (
+        ("interaction", and_(target.user_key == interactions.c.user_key, target.item_key == interactions.c.item_key)),
+        ("user", target.user_key == interactions.c.user_key),
+        ("item", target.item_key == interactions.c.item_key),
+    ):
+        named = exists().where(target.erasure_id.in_(ids), target.kind == kind, same)
+        count += connection.execute(interactions.delete().where(named)).rowcount
+    return count
+
+
+def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:
+    rest = iter(ids)
+    while part := list(islice(rest, CHUNK)):
+        yield part

@@ -1,0 +1,90 @@
+"""The store made to agree with SQL: aliases, superseded versions, and what interrupted workers left.
+
+SQL is the truth; each step here may be repeated, in any order, by whoever holds the lease.
+"""
+
+import contextlib
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+from sqlalchemy import Connection
+
+from model_store import Missing, ModelStore, StoreError
+from service.models import service as models
+from service.platform.clock import Clock
+from service.platform.database import Database
+from service.worker.lease import Fenced, Lease
+from service.worker.repository import journal, lineage
+
+TRAINING = "train"  # the journal step of a base: its writer is not the worker
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What keeps the store in order; `keep` is how many superseded versions stay beside the live one."""
+
+    database: Database
+    store: ModelStore
+    lease: Lease
+    clock: Clock
+    keep: int
+
+    def align(self) -> None:
+        """Point the store's aliases where SQL's point, then purge what has been superseded for long enough."""
+        names = (lineage.PREVIOUS, lineage.LIVE)
+        wanted = self.database.query(lambda connection: {name: lineage.alias(connection, name) for name in names})
+        for name, number in wanted.items():
+            self._point(name, number)
+        self._purge()
+
+    def recover(self) -> None:
+        """End the batches that earlier holders of the lease left open, and take away what they wrote."""
+        for batch in self.database.transact(self._abandon):
+            log.warning("batch.abandoned", batch=batch.id, step=batch.step, epoch=batch.epoch)
+        self.clean()
+        self.align()
+
+    def clean(self) -> None:
+        """Take interrupted writes out of the store, and versions of batches that came to nothing."""
+        for name in self.store.clean():
+            log.warning("store.cleaned", leftover=name)
+        numbers = self.store.numbers("versions")
+        for number in self.database.query(lambda connection: journal.orphans(connection, numbers)):
+            self.store.purge("versions", number)
+            log.warning("store.orphan_purged", version=number)
+
+    def _abandon(self, connection: Connection) -> list[journal.Open]:
+        self.lease.confirm(connection)
+        if self.lease.epoch is None:
+            raise Fenced
+        stale = [
+            batch
+            for batch in journal.unfinished(connection)
+            if batch.step != TRAINING and batch.epoch < self.lease.epoch
+        ]
+        for batch in stale:
+            journal.finish(connection, batch.id, "abandoned", self.clock.now())
+        return stale
+
+    def _point(self, name: str, number: int | None) -> None:
+        if number is None:
+            return
+        current = None
+        with contextlib.suppress(StoreError):  # a damaged alias file is written anew
+            current = self.store.alias(name)
+        if current == number:
+            return
+        try:
+            self.store.set_alias(name, number)
+        except Missing:
+            log.warning("store.alias_target_missing", alias=name, version=number)
+
+    def _purge(self) -> None:
+        for number in self.database.query(lambda connection: models.superseded(connection, self.keep)):
+            # On record first: bytes that are left over are found by `clean`, bytes that are missing would be an error.
+            if self.database.transact(partial(models.mark_purged, number=number)):
+                self.store.purge("versions", number)
+                log.info("version.purged", version=number)

@@ -1,0 +1,201 @@
+"""The worker's life: stand by, take the lease, put the house in order, then batch after batch until told to stop."""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from model_store import ModelStore
+from service.erasures.relay import Relay
+from service.platform import metrics
+from service.platform.clock import Clock
+from service.platform.database import Database
+from service.platform.logging import error_facts
+from service.platform.problem import Problem
+from service.platform.redis import ErasureStream
+from service.settings import Settings
+from service.worker import invariants
+from service.worker.batcher import Batcher
+from service.worker.demand import Demand, Ledger
+from service.worker.engine import Engine, UnlearningEngine
+from service.worker.lease import Fenced, Lease
+from service.worker.pipeline import UNLEARNING_CRASHED, Batch, House, Pipeline, Rebased, Unlearnable
+from service.worker.repository import lineage, queue
+from service.worker.repository.lineage import Course, VersionRow
+from service.worker.shelf import Shelf
+
+RETRY_FIRST_S = 0.2
+RETRY_MAX_S = 10.0
+SHRINK_BITS = 2  # after each crash in the unlearning step a batch is a quarter of what it was
+
+log = structlog.get_logger()
+EngineOf = Callable[[ModelStore, int, dict[str, int], Settings], Engine]
+
+
+@dataclass
+class Standing:
+    """How the worker is doing, for its health endpoints; written by the worker, read by others."""
+
+    lease: bool = False
+    base: int | None = None
+    trouble: str | None = None
+    rounds: int = 0
+    checks: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker is made of; the caller opens and closes them."""
+
+    settings: Settings
+    database: Database
+    store: ModelStore
+    stream: ErasureStream | None
+    clock: Clock
+
+
+class Worker:
+    """Turns accepted erasures into forgotten ones. One works at a time, however many run; the others stand by.
+
+    Args:
+        parts: settings, database, store, stream, clock.
+        engine_of: makes the engine of a base; the real one but in tests.
+    """
+
+    def __init__(self, parts: Parts, engine_of: EngineOf = UnlearningEngine) -> None:
+        settings = parts.settings
+        self.parts, self.standing = parts, Standing()
+        self.stop = threading.Event()
+        self.batcher = Batcher(
+            parts.stream, parts.clock, batch_max=settings.batch_max, window_ms=settings.batch_window_ms
+        )
+        self.lease = Lease(parts.database, seconds=settings.lease_seconds, clock=parts.clock, on_beat=self.batcher.keep)
+        self.shelf = Shelf(parts.database, parts.store, self.lease, parts.clock, settings.keep_versions)
+        self.relay = Relay(parts.database, parts.stream, clock=parts.clock)
+        self._engine_of = engine_of
+        self._pipeline: Pipeline | None = None
+        self._engine: Engine | None = None
+        self._failures = 0
+        self._swept_at: float | None = None
+
+    def run(self) -> None:
+        """Work until `stop` is set; the batch at hand is finished first."""
+        try:
+            while not self.stop.is_set() and self.lease.acquire(self.stop):
+                self.standing.lease = True
+                self._hold_lease()
+                self.standing.lease = False
+        finally:
+            self.lease.release()
+
+    def _hold_lease(self) -> None:
+        """Rounds until the lease is lost or the worker is to stop."""
+        self._pipeline = None
+        if not self._guarded(self.shelf.recover):
+            return
+        while self.lease.held and not self.stop.is_set():
+            self._guarded(self._round)
+            self.standing.rounds += 1
+
+    def _round(self) -> None:
+        self._sweep_if_due()
+        self.batcher.gather(self.stop)
+        batch = self._next_batch()
+        pipeline = self._prepared()
+        if batch and batch[0].attempts >= self.parts.settings.max_attempts:
+            crashed = Unlearnable(UNLEARNING_CRASHED, {"attempts": batch[0].attempts})
+            self.batcher.dead_letter(pipeline.hold(batch[:1], crashed))
+        elif batch or self._rebasing(pipeline):
+            self.batcher.dead_letter(pipeline.run(batch))
+            self.shelf.align()
+        self.batcher.acknowledge(self.parts.database)
+
+    def _next_batch(self) -> Batch:
+        """The oldest accepted erasures. What died in the unlearning step comes back in ever smaller batches."""
+        settings = self.parts.settings
+        waiting = self.parts.database.query(lambda connection: queue.waiting(connection, settings.batch_max))
+        if not waiting or not waiting[0].attempts:
+            return tuple(waiting)
+        alone = waiting[0].attempts >= settings.max_attempts - 1
+        size = 1 if alone else max(1, settings.batch_max >> (SHRINK_BITS * waiting[0].attempts))
+        return tuple(waiting[:size])
+
+    def _prepared(self) -> Pipeline:
+        """The pipeline of the base that versions come from now; made anew where that changed, or after a failure."""
+        course = self.parts.database.query(lineage.course)
+        wanted = None if course.base is None else (course.base.version, _encoders(course.base))
+        at_hand = None if self._engine is None else (self._engine.base, dict(self._engine.encoders))
+        if wanted != at_hand:
+            self._pipeline, self._engine = None, None
+            if wanted is not None:
+                log.info("engine.loading", base=wanted[0])
+                self._engine = self._engine_of(self.parts.store, *wanted, self.parts.settings)
+        if self._pipeline is None:
+            house = House(self.parts.database, self.parts.store, self.lease, self.parts.clock, self.parts.settings)
+            self._pipeline = Pipeline(house, self._engine, self._ledger(course), self.stop.wait)
+        self.standing.base = None if self._engine is None else self._engine.base
+        return self._pipeline
+
+    def _ledger(self, course: Course) -> Ledger:
+        after = 0 if course.base is None else snapshot_seq(course.base)
+
+        def unit(connection: Any) -> Ledger:
+            done = queue.forgotten(connection, after)
+            demand = Demand.of(queue.forgotten_targets(connection, after))
+            return Ledger(demand, [each for each, _ in done], max([after, *(seq for _, seq in done)]))
+
+        return self.parts.database.query(unit)
+
+    def _rebasing(self, pipeline: Pipeline) -> bool:
+        course = self.parts.database.query(lineage.course)
+        return course.base is not None and (course.live is None or course.live.base != pipeline.base)
+
+    def _sweep_if_due(self) -> None:
+        settings, now = self.parts.settings, self.parts.clock.monotonic()
+        if self._swept_at is not None and now - self._swept_at < settings.sweep_seconds:
+            return
+        self._swept_at = now
+        with contextlib.suppress(Problem):  # Redis is away: the rounds look into SQL by themselves
+            self.relay.publish_pending()
+            self.relay.sweep(2 * settings.sweep_seconds)
+            self.batcher.reclaim(settings.lease_seconds)
+        self.shelf.clean()
+        self.shelf.align()
+        self.standing.checks = invariants.check_all(self.parts.database, self.parts.store, self.parts.clock)
+
+    def _guarded(self, step: Callable[[], None]) -> bool:
+        """Run a step; what fails is tried again after a pause that grows, what was fenced waits for the lease."""
+        try:
+            step()
+        except Fenced:
+            self.lease.lost.set()
+            log.warning("worker.fenced")
+        except Rebased:
+            self._pipeline = None
+        except Exception as error:  # the worker outlives every failure: without it nothing is forgotten
+            self._fail(error)
+        else:
+            self._failures, self.standing.trouble = 0, None
+            return True
+        return False
+
+    def _fail(self, error: Exception) -> None:
+        # Whatever was half done is in SQL or nowhere: the next round starts from there.
+        self._pipeline, self._failures = None, self._failures + 1
+        self.standing.trouble = type(error).__name__
+        metrics.worker_batches_total.labels("retried").inc()
+        log.error("worker.round_failed", failures=self._failures, **error_facts(error))
+        self.stop.wait(min(RETRY_FIRST_S * 2**self._failures, RETRY_MAX_S))
+
+
+def snapshot_seq(base: VersionRow) -> int:
+    """The seq of the last erasure that the base's training data took account of."""
+    config = base.manifest.get("config") or {}
+    return int(config.get("snapshot_seq", base.erasure_seq))
+
+
+def _encoders(base: VersionRow) -> dict[str, int]:
+    return {mode: int(number) for mode, number in (base.manifest.get("encoders") or {}).items()}
