@@ -93,10 +93,12 @@ class Gate:
         return GateReport(not reasons, {name: value for name, value in figures.items() if isfinite(value)}, reasons)
 
     def _quality(self, request: Request, result: ForgetResult) -> dict[str, float]:
-        # The base is measured on the same pairs: an erased pair can be looked for in neither.
+        # Both are measured on the same pairs: an erased pair, or one of a reset row, can be looked for in neither; and
+        # what was erased stays masked, as the service suppresses it.
         ranked = self._ranked.without(request.held_out)
+        ranked = ranked.without(ranked.edges[:, ~result.graph.keeps(ranked.edges)])
         before = ranking_quality(self.state.readout, self.state.graph, ranked)
-        after = ranking_quality(result.readout, result.graph, ranked)
+        after = ranking_quality(result.readout, self.state.graph, ranked)
         ratio = after.ndcg / before.ndcg if before.ndcg else 1.0
         return {
             "recall_at_20": after.recall,

@@ -1,16 +1,28 @@
-"""How far the graph's own effect must be amplified: one factor, found on simulated requests."""
+"""The calibrated correction: how far each row must follow the graph's own effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
+from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.unlearning.calibration import Calibration
-from service.unlearning.readout import unlearned_readout
 from service.unlearning.simulation import simulate
-from service.unlearning.state import TrainedState
+from service.unlearning.state import TrainedState, zero_isolated
 
 MAX_AMPLIFICATION = 10.0
+PRIOR_PAIRS = 4.0  # a row with so many revoked pairs weighs what they say as much as the base's common factor
 _SHAPES = ("0.5pct", "1pct", "2pct")
 _ROUNDS = 12
+_SOLVER_STEPS = 25
+
+
+def swap_graph(state: TrainedState, remaining: InteractionGraph) -> Tensor:
+    """(n_nodes, d) the trained E0 read out on what remains: the graph's own effect and nothing else."""
+    return zero_isolated(state.backbone.propagate(state.e0, remaining), remaining)
 
 
 def fit_amplification(state: TrainedState, calibration: Calibration, seed: int) -> float:
@@ -20,30 +32,113 @@ def fit_amplification(state: TrainedState, calibration: Calibration, seed: int) 
     (design.md section 7). The mean move is smooth and falls with a, so bisection finds it.
 
     Returns:
-        A factor in [1, MAX_AMPLIFICATION]. Cost: one propagation a round and shape.
+        A factor in [1, MAX_AMPLIFICATION]. Cost: one propagation a shape.
     """
     generator = torch.Generator(state.e0.device).manual_seed(seed)
     requests = [simulate(shape, state.graph, generator) for shape in _SHAPES]
-    prepared = [
-        (state.graph.without(edges), edges.long(), calibration.targets(state, edges).mean()) for edges in requests
-    ]
+    with torch.no_grad():
+        moves = [
+            (
+                swap_graph(state, state.graph.without(edges)) - state.readout,
+                edges.long(),
+                calibration.targets(state, edges),
+            )
+            for edges in requests
+        ]
 
     def excess(factor: float) -> float:
-        with torch.no_grad():
-            moves = [
-                pair_scores(
-                    unlearned_readout(state, state.e0, remaining, factor - 1),
-                    state.graph.n_users,
-                    edges[0],
-                    edges[1],
-                ).mean()
-                - target
-                for remaining, edges, target in prepared
-            ]
-        return float(torch.stack(moves).mean())
+        gaps = [
+            (pair_scores(state.readout + factor * move, state.graph.n_users, edges[0], edges[1]) - targets).mean()
+            for move, edges, targets in moves
+        ]
+        return float(torch.stack(gaps).mean())
 
     low, high = 1.0, MAX_AMPLIFICATION
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
         low, high = (middle, high) if excess(middle) > 0 else (low, middle)
     return low
+
+
+def graph_correction(
+    state: TrainedState, remaining: InteractionGraph, edges: Tensor, targets: Tensor, amplification: float
+) -> Tensor:
+    """What to add to the readout on the remaining graph so that revoked pairs score as unseen ones would.
+
+    Row r follows the graph's own effect delta_r = swapped_r - ebar_r by a factor a_r of its own. Scattered pairs all
+    want the base's common factor; many pairs of one user or item add up and want less. So the factors solve
+
+        min_a  sum_{(u,i) in D} (a_u <delta_u, ebar_i> + a_i <ebar_u, delta_i> - (t_ui - y_ui))^2
+               + PRIOR_PAIRS m sum_r (a_r - amplification)^2
+
+    with m the mean square of the coefficients: calibrated regression, a ridge towards the common factor.
+
+    Args:
+        state: the base.
+        remaining: its graph without the request.
+        edges: (2, m) int64 revoked pairs whose rows keep an interaction.
+        targets: (m,) from `Calibration.targets`.
+        amplification: the common factor, from `fit_amplification`.
+
+    Returns:
+        (n_nodes, d) (a_r - 1) delta_r; zero where the request is empty or a row is left without interactions.
+        Cost: one propagation, O(m d) for the coefficients, 25 conjugate gradient steps of O(m).
+    """
+    delta = swap_graph(state, remaining) - state.readout
+    delta = zero_isolated(delta, remaining)
+    factors = torch.full((state.graph.n_nodes,), amplification, device=delta.device)
+    if edges.shape[1]:
+        users, items = edges[0], edges[1] + state.graph.n_users
+        of_user = (delta[users] * state.readout[items]).sum(dim=1)  # (m,)
+        of_item = (state.readout[users] * delta[items]).sum(dim=1)
+        wanted = targets - (state.readout[users] * state.readout[items]).sum(dim=1)
+        factors += _row_factors((users, of_user), (items, of_item), wanted, factors)
+    return (factors.clamp(0, MAX_AMPLIFICATION) - 1)[:, None] * delta
+
+
+def _move(state: TrainedState, edges: Tensor) -> Tensor:
+    return swap_graph(state, state.graph.without(edges)) - state.readout
+
+
+def correction_of(
+    state: TrainedState, remaining: InteractionGraph, edges: Tensor, targets: Tensor, amplification: float
+) -> Tensor | None:
+    """`graph_correction`, or None where the amplification is 1: the published method has no correction."""
+    if amplification == 1.0:
+        return None
+    return graph_correction(state, remaining, edges, targets, amplification)
+
+
+def _row_factors(
+    user_side: tuple[Tensor, Tensor], item_side: tuple[Tensor, Tensor], wanted: Tensor, start: Tensor
+) -> Tensor:
+    """(n_nodes,) departures of the factors from `start`, the solution of the normal equations above."""
+    (users, of_user), (items, of_item) = user_side, item_side
+    ridge = PRIOR_PAIRS * (of_user.square().mean() + of_item.square().mean()) / 2 + 1e-12
+
+    def predict(factors: Tensor) -> Tensor:
+        return factors[users] * of_user + factors[items] * of_item
+
+    def gather(residual: Tensor) -> Tensor:
+        total = torch.zeros_like(start)
+        return total.index_add_(0, users, residual * of_user).index_add_(0, items, residual * of_item)
+
+    return conjugate_gradient(lambda x: gather(predict(x)) + ridge * x, gather(wanted - predict(start)), _SOLVER_STEPS)
+
+
+def conjugate_gradient(product: Callable[[Tensor], Tensor], right: Tensor, steps: int) -> Tensor:
+    """Solves A x = right for a symmetric positive definite A given by its product; stops at relative residual 1e-5."""
+    solution = torch.zeros_like(right)
+    residual, direction = right.clone(), right.clone()
+    norm = float(residual @ residual)
+    floor = norm * 1e-10
+    for _ in range(steps):
+        if norm <= floor:
+            break
+        image = product(direction)
+        step = norm / float(direction @ image)
+        solution += step * direction
+        residual -= step * image
+        norm, previous = float(residual @ residual), norm
+        direction = residual + (norm / previous) * direction
+    return solution

@@ -11,6 +11,7 @@ from service.recommender.losses import pair_scores
 from service.unlearning.state import TrainedState
 
 QUANTILES = 33
+CHUNK = 65_536
 MIN_PER_BIN = 150  # held-out pairs in a bin: fewer would make its quantiles noise
 MAX_BINS_A_SIDE = 4
 
@@ -78,7 +79,9 @@ class Calibration:
 
 
 def _scores(state: TrainedState, edges: Tensor) -> Tensor:
-    return pair_scores(state.readout, state.graph.n_users, edges[0], edges[1])
+    # In parts: all edges of a base at once would gather gigabytes.
+    parts = torch.split(edges, CHUNK, dim=1)
+    return torch.cat([pair_scores(state.readout, state.graph.n_users, part[0], part[1]) for part in parts])
 
 
 def _bins(state: TrainedState, edges: Tensor, user_cuts: Tensor, item_cuts: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.ranking import ranking_quality
 from service.recommender.sampling import sample_negatives
+from service.unlearning.amplification import correction_of
 from service.unlearning.calibration import Calibration
 from service.unlearning.encoder import InfluenceEncoder
 from service.unlearning.idm import InfluenceDependencyMatrix
@@ -60,6 +61,7 @@ class _HeldOut:
     idm: InfluenceDependencyMatrix
     edges: Tensor  # (2, m) of rows that keep an interaction
     targets: Tensor
+    correction: Tensor | None
 
 
 class Judge:
@@ -70,24 +72,30 @@ class Judge:
         calibration: of that base; gives the scores to aim at.
         mode: decides what a good encoder is.
         seed: of the pre-training run; the judge draws from another stream.
+        amplification: of the encoders to be judged.
     """
 
-    def __init__(self, state: TrainedState, calibration: Calibration, mode: Mode, seed: int) -> None:
+    def __init__(
+        self, state: TrainedState, calibration: Calibration, mode: Mode, seed: int, amplification: float = 1.0
+    ) -> None:
         self.state, self.mode, self.spread = state, mode, calibration.spread
         generator = torch.Generator(state.e0.device).manual_seed(HELD_OUT_SEED + seed)
+        self.amplification = amplification
         self.requests = [self._hold(shape, calibration, generator) for shape in SHAPES]
         self.requests = [request for request in self.requests if request.edges.shape[1]]
         users = torch.randint(state.graph.n_users, (20_000,), generator=generator, device=state.e0.device)
         self.negatives = torch.stack((users, sample_negatives(state.graph, users, generator)))
         self.ranked = _of_users(state, RANKED_USERS, generator)
-        self.base_ndcg = self._ndcg(state.readout, state.graph)
 
     def _hold(self, shape: str, calibration: Calibration, generator: torch.Generator) -> _HeldOut:
         edges = simulate(shape, self.state.graph, generator)
         remaining = self.state.graph.without(edges)
         idm = InfluenceDependencyMatrix(self.state.graph, edges)
         counted = edges[:, remaining.keeps(edges)].long()
-        return _HeldOut(shape, remaining, idm, counted, calibration.targets(self.state, counted))
+        targets = calibration.targets(self.state, counted)
+        with torch.no_grad():
+            correction = correction_of(self.state, remaining, counted, targets, self.amplification)
+        return _HeldOut(shape, remaining, idm, counted, targets, correction)
 
     def __call__(self, encoder: InfluenceEncoder) -> Judgement:
         """Figures of an encoder; changes nothing and draws nothing."""
@@ -95,10 +103,9 @@ class Judge:
         with torch.no_grad():
             for request in self.requests:
                 e0 = self.state.e0 + encoder.shift(request.idm, self.state.readout)
-                extra = encoder.config.amplification - 1
-                readout = unlearned_readout(self.state, e0, request.remaining, extra)
+                readout = unlearned_readout(self.state, e0, request.remaining, request.correction)
                 shapes[request.shape] = self._figures(request, readout)
-                ratios.append(self._ndcg(readout, request.remaining) / max(self.base_ndcg, 1e-9))
+                ratios.append(self._quality_ratio(request, readout))
         return Judgement(shapes, self._score(shapes), min(ratios, default=1.0))
 
     def _figures(self, request: _HeldOut, readout: Tensor) -> ShapeFigures:
@@ -122,8 +129,12 @@ class Judge:
     def _scores(self, readout: Tensor, edges: Tensor) -> Tensor:
         return pair_scores(readout, self.state.graph.n_users, edges[0], edges[1])
 
-    def _ndcg(self, readout: Tensor, seen: InteractionGraph) -> float:
-        return ranking_quality(readout, seen, self.ranked).ndcg
+    def _quality_ratio(self, request: _HeldOut, readout: Tensor) -> float:
+        # Revoked pairs stay masked, as the service suppresses them; a reset row can be found by no model.
+        lost = self.ranked.edges[:, ~request.remaining.keeps(self.ranked.edges)]
+        ranked = self.ranked.without(lost)
+        before = ranking_quality(self.state.readout, self.state.graph, ranked).ndcg
+        return ranking_quality(readout, self.state.graph, ranked).ndcg / before if before else 1.0
 
 
 def auc(first: Tensor, second: Tensor) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -15,6 +15,7 @@ from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.propagation import product
 from service.recommender.sampling import batches
+from service.unlearning.amplification import correction_of, fit_amplification
 from service.unlearning.calibration import Calibration
 from service.unlearning.encoder import EncoderConfig, InfluenceEncoder
 from service.unlearning.idm import InfluenceDependencyMatrix
@@ -60,6 +61,8 @@ class PretrainingConfig:
     """Held-out requests are judged after so many steps, >= 1."""
     max_quality_loss: float = 0.01
     """A checkpoint counts only while validation NDCG stays above (1 - this) of the base's."""
+    amplify: bool = True
+    """Mode `forget`: fit the amplification of the graph's own effect and add the calibrated correction."""
     seed: int = 0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
@@ -94,6 +97,7 @@ class _Simulated:
     idm: InfluenceDependencyMatrix
     edges: Tensor  # (2, m) int64, of rows that keep an interaction on both ends
     targets: Tensor  # (m,)
+    correction: Tensor | None  # (n_nodes, d)
     batches: Iterator[Triples]
 
 
@@ -112,13 +116,16 @@ class Pretraining:
         device = state.e0.device
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.calibration = Calibration.of(state)
-        self.encoder = InfluenceEncoder.fresh(config.encoder, (state.graph.n_nodes, state.e0.shape[1]), device)
+        shape = (state.graph.n_nodes, state.e0.shape[1])
+        self.amplification = config.encoder.amplification
+        if config.amplify and config.mode == "forget":
+            self.amplification = fit_amplification(state, self.calibration, config.seed)
+        encoder_config = replace(config.encoder, amplification=self.amplification)
+        self.encoder = InfluenceEncoder.fresh(encoder_config, shape, device)
         self.parameters = [self.encoder.h0.requires_grad_(), self.encoder.weight.requires_grad_()]
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate)
-        self.judge = Judge(state, self.calibration, config.mode, config.seed)
+        self.judge = Judge(state, self.calibration, config.mode, config.seed, self.amplification)
         self.spread = self.calibration.spread
-        # (amplification - 1)(P_r E0 - P E0) is linear: one more E0 on the way in, one readout taken off.
-        self.extra = config.encoder.amplification - 1.0
 
     def run(self, report: Callable[[PretrainingReport], None] | None = None) -> PretrainingResult:
         """All steps; the best judged checkpoint is kept, the start included."""
@@ -134,7 +141,7 @@ class Pretraining:
             if step % self.config.judge_every == 0 or step == self.config.steps:
                 judgement = self.judge(self.encoder)
                 history.append((step, judgement))
-                if self._better(judgement, history[chosen][1]):
+                if self._better(judgement, history[chosen][1], history[0][1]):
                     best, chosen = self.encoder.copy(), len(history) - 1
             if report is not None:
                 seconds = time.perf_counter() - started
@@ -143,27 +150,34 @@ class Pretraining:
         step, judgement = history[chosen]
         return PretrainingResult(best, step, judgement, tuple(history), seconds)
 
-    def _better(self, new: Judgement, old: Judgement) -> bool:
-        floor = 1 - self.config.max_quality_loss
-        if new.quality_ratio < floor or old.quality_ratio < floor:
-            return new.quality_ratio > old.quality_ratio
-        return new.score < old.score
+    def _better(self, new: Judgement, old: Judgement, start: Judgement) -> bool:
+        # The start is always allowed: a request that costs quality costs it before anything is learnt.
+        floor = min(1 - self.config.max_quality_loss, start.quality_ratio)
+        return new.quality_ratio >= floor and new.score < old.score
 
     def _simulate(self) -> _Simulated:
         shapes = list(SHAPES)
-        edges = self.state.graph.edges[:, :0]
-        while not edges.shape[1]:
+        edges, remaining = self.state.graph.edges[:, :0], self.state.graph
+        while not edges.shape[1] or not remaining.n_edges:
             pick = int(torch.randint(len(shapes), (), generator=self.generator, device=self.state.e0.device))
             edges = simulate(shapes[pick], self.state.graph, self.generator)
-        remaining = self.state.graph.without(edges)
+            remaining = self.state.graph.without(edges)
         counted = edges[:, remaining.keeps(edges)].long()
+        targets = self.calibration.targets(self.state, counted)
+        with torch.no_grad():
+            correction = correction_of(self.state, remaining, counted, targets, self.amplification)
         return _Simulated(
             remaining,
             InfluenceDependencyMatrix(self.state.graph, edges),
             counted,
-            self.calibration.targets(self.state, counted),
-            batches(remaining, self.config.batch_size, self.generator),
+            targets,
+            correction,
+            self._batches(remaining),
         )
+
+    def _batches(self, remaining: InteractionGraph) -> Iterator[Triples]:
+        while True:  # a small data set has fewer batches than a request has steps
+            yield from batches(remaining, self.config.batch_size, self.generator)
 
     def _step(self, simulated: _Simulated) -> float:
         self.optimiser.zero_grad()
@@ -176,7 +190,7 @@ class Pretraining:
         state, config, n_users = self.state, self.config, self.state.graph.n_users
         hidden = self.encoder.hidden(simulated.idm)
         e0 = state.e0 + self.encoder.shift(simulated.idm, state.readout, hidden)
-        readout = unlearned_readout(state, e0, simulated.remaining, self.extra)
+        readout = unlearned_readout(state, e0, simulated.remaining, simulated.correction)
         scores = pair_scores(readout, n_users, simulated.edges[0], simulated.edges[1])
         if config.mode == "dislike":
             unlearn = unlearning_loss(scores)

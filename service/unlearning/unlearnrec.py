@@ -12,6 +12,7 @@ from torch import Tensor
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.sampling import batches
+from service.unlearning.amplification import correction_of
 from service.unlearning.calibration import Calibration
 from service.unlearning.encoder import InfluenceEncoder
 from service.unlearning.idm import InfluenceDependencyMatrix
@@ -58,9 +59,18 @@ class UnlearnRec:
 
     guarantee = Guarantee.APPROXIMATE
 
+    def __post_init__(self) -> None:
+        self._prepared: tuple[TrainedState, Calibration] | None = None
+
     def prepare(self, state: TrainedState) -> None:
-        """Computes what all requests share: the base's readout."""
-        _ = state.readout
+        """Computes what all requests to a base share: its readout and its calibration."""
+        self._prepared = (state, Calibration.of(state))
+
+    def _calibration(self, state: TrainedState) -> Calibration:
+        if self._prepared is None or self._prepared[0] is not state:
+            self.prepare(state)
+        assert self._prepared is not None
+        return self._prepared[1]
 
     def forget(self, state: TrainedState, request: Request) -> ForgetResult:
         """The model without the request.
@@ -75,15 +85,18 @@ class UnlearnRec:
         with torch.no_grad():
             e0 = zero_isolated(state.e0 + self._shift(state, request), remaining)
             encoded = time.perf_counter()
-            readout = self._readout(state, e0, request, remaining)
+            correction = self._correction(state, request, remaining)
+            readout = unlearned_readout(state, e0, remaining, correction)
         applied = time.perf_counter()
         seconds = {"encode": encoded - started, "propagate": applied - encoded}
         result = ForgetResult(e0, readout, remaining, 0, seconds)
-        return _fine_tune(self, state, request, result) if self.epochs else result
+        return _fine_tune(self, state, request, result, correction) if self.epochs else result
 
     def with_epochs(self, epochs: int) -> UnlearnRec:
         """The same method with another number of fine-tuning epochs."""
-        return replace(self, epochs=epochs)
+        other = replace(self, epochs=epochs)
+        other._prepared = self._prepared
+        return other
 
     def _shift(self, state: TrainedState, request: Request) -> Tensor:
         total = torch.zeros_like(state.e0)
@@ -98,16 +111,19 @@ class UnlearnRec:
             total += encoder.shift(InfluenceDependencyMatrix(state.graph, edges), state.readout)
         return total
 
-    def extra(self, request: Request) -> float:
-        """amplification - 1 of the modes asked for; the one of `forget` where both are."""
-        asked = [self.encoders[mode] for mode in MODES if request.of_mode(mode).shape[1]]
-        return asked[0].config.amplification - 1 if asked else 0.0
+    def _correction(self, state: TrainedState, request: Request, remaining: InteractionGraph) -> Tensor | None:
+        """The calibrated correction that mode `forget` adds; `dislike` is the published method."""
+        edges = request.forget[:, remaining.keeps(request.forget)].long()
+        encoder = self.encoders.get("forget")
+        if encoder is None or not request.forget.shape[1]:
+            return None
+        targets = self._calibration(state).targets(state, edges)
+        return correction_of(state, remaining, edges, targets, encoder.config.amplification)
 
-    def _readout(self, state: TrainedState, e0: Tensor, request: Request, remaining: InteractionGraph) -> Tensor:
-        return unlearned_readout(state, e0, remaining, self.extra(request))
 
-
-def _fine_tune(method: UnlearnRec, state: TrainedState, request: Request, start: ForgetResult) -> ForgetResult:
+def _fine_tune(
+    method: UnlearnRec, state: TrainedState, request: Request, start: ForgetResult, correction: Tensor | None
+) -> ForgetResult:
     """k epochs over the remaining interactions: E0 moves, a new Adam, L_M + lambda_u L_u + lambda_p L_p.
 
     The encoder's MLP is trained along with E0: its shift is recomputed in every step, H_0 and W_eta frozen.
@@ -120,12 +136,12 @@ def _fine_tune(method: UnlearnRec, state: TrainedState, request: Request, start:
     parts = [part.requires_grad_() for encoder in tuned.values() for part in encoder.mlp]
     optimiser = torch.optim.Adam([e0, *parts], lr=config.learning_rate)
     student = UnlearnRec(tuned)
-    objective = _Objective(state, request, start.graph, config)
+    objective = _Objective(state, request, start.graph, method)
     for _ in range(method.epochs):
         for batch in batches(start.graph, config.batch_size, generator):
             optimiser.zero_grad()
             shifted = e0 + student._shift(state, request)
-            readout = student._readout(state, shifted, request, start.graph)
+            readout = unlearned_readout(state, shifted, start.graph, correction)
             loss = state.backbone.loss(shifted, start.graph, batch, readout) + objective.unlearn(readout)
             if config.preserve_weight:
                 loss = loss + config.preserve_weight * preserving_loss(
@@ -135,7 +151,7 @@ def _fine_tune(method: UnlearnRec, state: TrainedState, request: Request, start:
             optimiser.step()
     with torch.no_grad():
         final = zero_isolated(e0 + student._shift(state, request), start.graph)
-        readout = student._readout(state, final, request, start.graph)
+        readout = unlearned_readout(state, final, start.graph, correction)
     seconds = start.seconds | {"fine_tune": time.perf_counter() - started}
     return ForgetResult(final, readout, start.graph, method.epochs, seconds)
 
@@ -143,16 +159,14 @@ def _fine_tune(method: UnlearnRec, state: TrainedState, request: Request, start:
 class _Objective:
     """lambda_u L_u over the whole request, the loss of each mode on its own interactions."""
 
-    def __init__(
-        self, state: TrainedState, request: Request, remaining: InteractionGraph, config: FineTuningConfig
-    ) -> None:
-        self.weight, self.n_users = config.unlearn_weight, state.graph.n_users
+    def __init__(self, state: TrainedState, request: Request, remaining: InteractionGraph, method: UnlearnRec) -> None:
+        self.weight, self.n_users = method.fine_tuning.unlearn_weight, state.graph.n_users
         # A pair with a reset end scores 0 whatever is learnt.
         self.dislike = request.dislike[:, remaining.keeps(request.dislike)].long()
         self.forget = request.forget[:, remaining.keeps(request.forget)].long()
         self.spread, self.targets = 1.0, torch.zeros(0, device=state.e0.device)
         if self.forget.shape[1]:
-            calibration = Calibration.of(state)
+            calibration = method._calibration(state)
             self.spread, self.targets = calibration.spread, calibration.targets(state, self.forget)
 
     def unlearn(self, readout: Tensor) -> Tensor:

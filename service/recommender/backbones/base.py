@@ -1,9 +1,7 @@
-"""What every graph backbone offers, and how one is found by its name."""
+"""What every graph backbone offers."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -29,7 +27,10 @@ class Backbone(Protocol):
     The only parameters are E0, (n_users + n_items, d) float32, users first.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What entry points, configurations and results call it."""
+        ...
 
     def propagate(self, e0: Tensor, graph: InteractionGraph) -> Tensor:
         """The readout P_S E0, (n_nodes, d), differentiable in e0."""
@@ -42,25 +43,3 @@ class Backbone(Protocol):
     def config(self) -> dict[str, Any]:
         """What `make_backbone` needs to build the same backbone again; plain JSON values."""
         ...
-
-
-def make_backbone(config: Mapping[str, Any]) -> Backbone:
-    """Builds the backbone that `Backbone.config` described.
-
-    Args:
-        config: `{"name": ..., **options}`; names are those of the entry points in group `expunge.backbones`.
-
-    Raises:
-        ValueError: no backbone has that name, or it does not know an option.
-    """
-    options = dict(config)
-    name = options.pop("name", None)
-    known = {entry.name: entry for entry in entry_points(group="expunge.backbones")}
-    if name not in known:
-        msg = f"No backbone is called {name!r}; known are {', '.join(sorted(known)) or 'none'}."
-        raise ValueError(msg)
-    try:
-        return cast("Backbone", known[name].load()(**options))
-    except TypeError as error:
-        msg = f"Backbone {name!r} refuses its options: {error}."
-        raise ValueError(msg) from error

@@ -1,0 +1,154 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from service.evaluation.adversarial import adversarial_edges
+from service.evaluation.gate import Gate, GateThresholds
+from service.evaluation.membership import MembershipProbe
+from service.unlearning.encoder import EncoderConfig, InfluenceEncoder
+from service.unlearning.judging import auc
+from service.unlearning.pretraining import Pretraining, PretrainingConfig
+from service.unlearning.protocol import ForgetResult
+from service.unlearning.request import Request
+from service.unlearning.state import TrainedState
+from service.unlearning.unlearnrec import UnlearnRec
+from tests.unit.learning import trained_blocks
+
+
+@pytest.fixture(scope="module")
+def state() -> TrainedState:
+    """One trained base for this file."""
+    return trained_blocks()
+
+
+@pytest.fixture(scope="module")
+def request_(state: TrainedState) -> Request:
+    """A random 5 % of the interactions."""
+    order = torch.randperm(state.graph.n_edges, generator=torch.Generator().manual_seed(4))
+    return Request.of(state, forget=state.graph.edges[:, order[:60]])
+
+
+@pytest.fixture(scope="module")
+def result(state: TrainedState, request_: Request) -> ForgetResult:
+    """The request, forgotten by a pre-trained encoder."""
+    encoder = Pretraining(state, PretrainingConfig(steps=0)).run().encoder
+    return UnlearnRec({"forget": encoder}).forget(state, request_)
+
+
+@pytest.fixture(scope="module")
+def gate(state: TrainedState) -> Gate:
+    """The gate of that base, drift left aside: in a world this small every edge is a neighbour."""
+    return Gate(state, GateThresholds(max_drift=1.0, min_quality=0.9))
+
+
+def test_a_good_version_passes(gate: Gate, request_: Request, result: ForgetResult) -> None:
+    """What the method gives goes through, and the figures are all there."""
+    report = gate.check(request_, result)
+
+    assert report.passed, report.reasons
+    wanted = {"auc_heldout", "mi_bf", "mi_ng", "mean_rank", "quality_ratio", "drift", "residual", "ndcg_at_20"}
+    assert wanted <= report.figures.keys()
+
+
+def test_a_version_that_forgot_nothing_is_held_back(gate: Gate, state: TrainedState, request_: Request) -> None:
+    """The base itself still knows the batch."""
+    untouched = ForgetResult(state.e0, state.readout, state.graph)
+
+    report = gate.check(request_, untouched)
+
+    assert not report.passed
+    assert "above their target" in report.reasons[0]
+
+
+def test_a_version_that_overshoots_is_held_back(gate: Gate, request_: Request, result: ForgetResult) -> None:
+    """An unnaturally low score is a leak too."""
+    users, items = request_.forget.long()
+    readout = result.readout.clone()
+    readout[users] -= 4 * readout[items + 120]
+
+    report = gate.check(request_, replace(result, readout=readout))
+
+    assert any("below their target" in reason for reason in report.reasons)
+
+
+def test_a_version_that_ruins_the_ranking_is_held_back(gate: Gate, request_: Request, result: ForgetResult) -> None:
+    """Noise in the embeddings costs quality and drifts."""
+    noise = torch.randn(result.readout.shape, generator=torch.Generator().manual_seed(0))
+
+    report = gate.check(request_, replace(result, readout=result.readout + 3 * noise))
+
+    assert any("quality" in reason for reason in report.reasons)
+    assert any("remaining scores moved" in reason for reason in report.reasons)
+
+
+def test_a_version_with_nan_is_held_back(gate: Gate, request_: Request, result: ForgetResult) -> None:
+    """Not a number never serves, and never reaches a manifest."""
+    readout = result.readout.clone()
+    readout[0, 0] = torch.nan
+
+    report = gate.check(request_, replace(result, readout=readout))
+
+    assert "not finite" in report.reasons[0]
+    assert all(value == value for value in report.figures.values())
+
+
+def test_disliked_pairs_must_fall_to_random_ones(gate: Gate, state: TrainedState, request_: Request) -> None:
+    """Mode `dislike` has the published stopping rule as its bar."""
+    request = Request.of(state, dislike=request_.forget)
+    encoder = InfluenceEncoder.fresh(EncoderConfig(), (state.graph.n_nodes, 16), torch.device("cpu"))
+
+    report = gate.check(request, UnlearnRec({"dislike": encoder}).forget(state, request))
+
+    assert any("disliked" in reason for reason in report.reasons)
+
+
+def test_an_empty_batch_passes(gate: Gate, state: TrainedState) -> None:
+    """Nothing to check is nothing to hold back."""
+    report = gate.check(Request.of(state), ForgetResult(state.e0, state.readout, state.graph))
+
+    assert report.passed
+    assert report.figures["n_interactions"] == 0
+
+
+def test_a_whole_user_passes(gate: Gate, state: TrainedState) -> None:
+    """A reset row has no score to compare; the rest is measured."""
+    encoder = Pretraining(state, PretrainingConfig(steps=0)).run().encoder
+    request = Request.of(state, forget=state.graph.edges_of_users(torch.tensor([5])))
+
+    report = gate.check(request, UnlearnRec({"forget": encoder}).forget(state, request))
+
+    assert report.passed, report.reasons
+
+
+def test_auc_counts_ties_half() -> None:
+    """Against the definition, pair by pair."""
+    first, second = torch.tensor([1.0, 2.0, 2.0]), torch.tensor([0.0, 2.0])
+
+    pairs = [(a > b) + 0.5 * (a == b) for a in first.tolist() for b in second.tolist()]
+
+    assert auc(first, second) == pytest.approx(sum(pairs) / len(pairs))
+    assert auc(first, second[:0]) == 0.5
+
+
+def test_membership_figures_by_hand(state: TrainedState) -> None:
+    """MI-BF and MI-NG are ratios of mean probabilities."""
+    probe = MembershipProbe.of(state.graph, state.graph.edges[:, :50], state.validation)
+
+    figures = probe.measure(state.readout / 2, state.readout)
+
+    users, items = state.graph.edges[:, :50].long()
+    scores = (state.readout[users] * state.readout[items + 120]).sum(dim=1)
+    assert figures.mi_bf == pytest.approx(float(scores.sigmoid().mean() / (scores / 4).sigmoid().mean()), rel=1e-5)
+    assert figures.mi_ng == pytest.approx(figures.p_negative / figures.p_erased)
+
+
+def test_adversarial_edges_are_new_and_least_probable(state: TrainedState) -> None:
+    """None is an interaction already, and they score below what is."""
+    edges = adversarial_edges(state.readout, state.graph, 0.05, seed=0)
+
+    users, items = edges.long()
+    scores = (state.readout[users] * state.readout[items + 120]).sum(dim=1)
+    assert edges.shape[1] == round(0.05 * state.graph.n_edges)
+    assert not state.graph.contains(edges).any()
+    assert float(scores.max()) < float((state.readout[:120] @ state.readout[120:].T).median())
