@@ -1,5 +1,6 @@
 """Schema migrations, run from code: the command line, tests and start-up checks call these, not alembic's own."""
 
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -11,15 +12,20 @@ from sqlalchemy import Connection
 
 FOLDER = Path(__file__).parent
 
+# Alembic keeps the migration that runs in module globals: one at a time. Processes are kept apart in env.py.
+_one_at_a_time = threading.Lock()
+
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the database at a SQLAlchemy URL up to a revision; safe to run from several processes at once."""
-    command.upgrade(_config(url), revision)
+    """Bring the database at a SQLAlchemy URL up to a revision; safe from several threads and processes."""
+    with _one_at_a_time:
+        command.upgrade(_config(url), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
     """Take the database at a SQLAlchemy URL back to a revision, `base` for an empty one."""
-    command.downgrade(_config(url), revision)
+    with _one_at_a_time:
+        command.downgrade(_config(url), revision)
 
 
 def revision_of(connection: Connection) -> str | None:

@@ -150,7 +150,9 @@ def load_settings(**given: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        raise SettingsError(_sentence(error)) from None
+        sentence = _sentence(error)
+    # Outside the handler: the first error holds the value, and must not travel along as its context.
+    raise SettingsError(sentence)
 
 
 def _sentence(error: ValidationError) -> str:

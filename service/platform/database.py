@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
-import stamina
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from service.platform import metrics
-from service.platform.database_errors import is_disconnect, is_transient, problem_of
+from service.platform.database_errors import is_disconnect, problem_of
 from service.platform.problem import StorageUnavailable
+from service.platform.retries import attempts
 from service.platform.sqlite import SqliteReader, SqliteWriter, raw
 
 T = TypeVar("T")
@@ -31,7 +29,6 @@ Unit = Callable[[Connection], T]
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 60_000
 POOL_TIMEOUT_S = 5.0
-_RETRY = {"attempts": 6, "timeout": 10.0, "wait_initial": 0.01, "wait_max": 0.5, "wait_jitter": 0.05}
 
 
 class Database:
@@ -61,11 +58,11 @@ class Database:
 
     def query(self, unit: Unit[T]) -> T:
         """Run a unit in a read-only transaction on this thread; retried as a whole on transient errors."""
-        return self._retrying(lambda: _within(self._read, unit))
+        return _retrying(lambda: _within(self._read, unit))
 
     def transact(self, unit: Unit[T]) -> T:
         """Run a unit in a write transaction on this thread; retried as a whole on transient errors."""
-        return self._retrying(lambda: _within(self._write, unit))
+        return _retrying(lambda: _within(self._write, unit))
 
     async def run_read(self, unit: Unit[T]) -> T:
         """Run a unit in a read-only transaction.
@@ -75,10 +72,13 @@ class Database:
         """
         if self._reader is None:
             return await self._in_thread(lambda: self.query(unit))
-        try:
+        try:  # not `_told()`: this is the hottest path
             return self._reader.run(unit)
-        except (DBAPIError, sqlite3.Error) as error:
-            raise problem_of(error) or error from error
+        except Exception as error:
+            problem = problem_of(error)
+            if problem is None:
+                raise
+            raise problem from error
 
     async def run_write(self, unit: Unit[T]) -> T:
         """Run a unit in a write transaction that is durable when this returns; retried as a whole on transient errors.
@@ -88,10 +88,8 @@ class Database:
         """
         if self._writer is None:
             return await self._in_thread(lambda: self.transact(unit))
-        try:
+        with _told():
             return await self._writer.submit(unit)
-        except (DBAPIError, sqlite3.Error) as error:
-            raise problem_of(error) or error from error
 
     def close(self) -> None:
         """Finish what is running and let go of every connection."""
@@ -124,26 +122,30 @@ class Database:
             yield connection
             _commit(connection)
 
-    def _retrying(self, call: Callable[[], T]) -> T:
-        try:
-            for attempt in stamina.retry_context(on=_transient, **_RETRY):  # type: ignore[arg-type]
-                with attempt:
-                    return call()
-        except (DBAPIError, sqlite3.Error, PoolTimeout) as error:
-            raise problem_of(error) or error from error
-        raise AssertionError  # pragma: no cover -- retry_context returns or raises
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Raise what callers are to be told in place of an error of the driver."""
+    try:
+        yield
+    except Exception as error:
+        problem = problem_of(error)
+        if problem is None:
+            raise
+        raise problem from error
+
+
+def _retrying(call: Callable[[], T]) -> T:
+    with _told():
+        for attempt in attempts():
+            with attempt:
+                return call()
+    raise AssertionError  # pragma: no cover -- the attempts return or raise
 
 
 def _within(transaction: Callable[[], AbstractContextManager[Connection]], unit: Unit[T]) -> T:
     with transaction() as connection:
         return unit(connection)
-
-
-def _transient(error: Exception) -> bool:
-    if not is_transient(error):
-        return False
-    metrics.retries_total.labels(type(getattr(error, "orig", error)).__name__).inc()
-    return True
 
 
 def _commit(connection: Connection) -> None:

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
-import stamina
 from sqlalchemy import Connection, Engine
 
 from service.platform import metrics
 from service.platform.database_errors import is_transient
 from service.platform.problem import TooManyRequests
+from service.platform.retries import attempts
 
 T = TypeVar("T")
 
@@ -182,10 +182,7 @@ class SqliteWriter:
             job.error = error.__cause__ if isinstance(error, _GroupLost) else error
 
     def _retrying(self, connection: Connection, group: list[_Job[Any]]) -> None:
-        waits = stamina.retry_context(
-            on=is_transient, attempts=6, timeout=10.0, wait_initial=0.01, wait_max=0.5, wait_jitter=0.05
-        )
-        for attempt in waits:
+        for attempt in attempts():
             with attempt, self._lock:
                 _commit_together(connection, raw(connection), group)
 
