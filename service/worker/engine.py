@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_store import Array, ModelStore
+from model_store import Array, Manifest, ModelStore
 from service.evaluation.gate import Gate, GateReport, GateThresholds
 from service.recommender.backbones import make_backbone
 from service.recommender.training import best_device
@@ -79,6 +79,27 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base on its device. Shapes: `user_keys` (n_users,), `item_keys` (n_items,) int64 ascending."""
+
+    state: TrainedState
+    user_keys: Keys
+    item_keys: Keys
+    manifest: Manifest
+
+
+def load_base(store: ModelStore, number: int) -> LoadedBase:
+    """Read a base out of the store, verified, onto the best device; raises StoreError."""
+    manifest = store.manifest("versions", number)
+    embeddings = store.open("versions", number, EMBEDDINGS)
+    keys = [np.array(embeddings[name]) for name in ("user_keys", "item_keys")]
+    tensors = {name: _tensor(array) for name, array in store.open("versions", number, BASE).items()}
+    backbone = make_backbone(manifest.facts.config["backbone"])
+    state = TrainedState.from_tensors(tensors, len(keys[0]), backbone, best_device())
+    return LoadedBase(state, keys[0], keys[1], manifest)
+
+
 class UnlearningEngine:
     """A base from the model store, ready to forget.
 
@@ -94,19 +115,14 @@ class UnlearningEngine:
 
     def __init__(self, store: ModelStore, base: int, encoders: Mapping[str, int], settings: Settings) -> None:
         torch.set_num_threads(settings.torch_threads or torch.get_num_threads())
-        device = best_device()
-        manifest = store.manifest("versions", base)
-        embeddings = store.open("versions", base, EMBEDDINGS)
+        loaded = load_base(store, base)
         self.base, self.encoders = base, dict(encoders)
-        self.user_keys: Keys = np.array(embeddings["user_keys"])
-        self.item_keys: Keys = np.array(embeddings["item_keys"])
-        self.seed, self._dataset_hash = manifest.facts.seed, manifest.facts.dataset_hash
-        tensors = {name: _tensor(array) for name, array in store.open("versions", base, BASE).items()}
-        backbone = make_backbone(manifest.facts.config["backbone"])
-        self.state = TrainedState.from_tensors(tensors, len(self.user_keys), backbone, device)
+        self.state, self.user_keys, self.item_keys = loaded.state, loaded.user_keys, loaded.item_keys
+        self._origin = loaded.manifest.facts
+        device = self.state.e0.device
         self.method = UnlearnRec({mode: _encoder(store, encoders[mode], device) for mode in _modes(encoders)})
         self.method.prepare(self.state)
-        self._gate = Gate(self.state, _thresholds(settings), self.seed)
+        self._gate = Gate(self.state, _thresholds(settings), self._origin.seed)
         self._settled: tuple[Demand, Request] | None = None
 
     def plan(self, settled: Demand, batch: Demand) -> Plan:
@@ -138,8 +154,8 @@ class UnlearningEngine:
     def facts(self) -> Mapping[str, Any]:
         """What a manifest says of how versions of this base are made."""
         return {
-            "dataset_hash": self._dataset_hash,
-            "seed": self.seed,
+            "dataset_hash": self._origin.dataset_hash,
+            "seed": self._origin.seed,
             "backbone": self.state.backbone.config(),
             "device": self.state.e0.device.type,
         }

@@ -4,15 +4,16 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import structlog
+from sqlalchemy import Connection
 
 from model_store import ModelStore
 from service.erasures.relay import Relay
 from service.platform import metrics
 from service.platform.clock import Clock
 from service.platform.database import Database
+from service.platform.faults import fault_point
 from service.platform.logging import error_facts
 from service.platform.problem import Problem
 from service.platform.redis import ErasureStream
@@ -22,9 +23,10 @@ from service.worker.batcher import Batcher
 from service.worker.demand import Demand, Ledger
 from service.worker.engine import Engine, UnlearningEngine
 from service.worker.lease import Fenced, Lease
-from service.worker.pipeline import UNLEARNING_CRASHED, Batch, House, Pipeline, Rebased, Unlearnable
+from service.worker.pipeline import GATE_REFUSED, UNLEARNING_CRASHED, Batch, House, Pipeline, Rebased, Unlearnable
 from service.worker.repository import lineage, queue
 from service.worker.repository.lineage import Course, VersionRow
+from service.worker.settlement import accept_again
 from service.worker.shelf import Shelf
 
 RETRY_FIRST_S = 0.2
@@ -62,13 +64,13 @@ class Worker:
 
     Args:
         parts: settings, database, store, stream, clock.
+        stop: ends the work when set, after the batch at hand.
         engine_of: makes the engine of a base; the real one but in tests.
     """
 
-    def __init__(self, parts: Parts, engine_of: EngineOf = UnlearningEngine) -> None:
+    def __init__(self, parts: Parts, stop: threading.Event, engine_of: EngineOf = UnlearningEngine) -> None:
         settings = parts.settings
-        self.parts, self.standing = parts, Standing()
-        self.stop = threading.Event()
+        self.parts, self.stop, self.standing = parts, stop, Standing()
         self.batcher = Batcher(
             parts.stream, parts.clock, batch_max=settings.batch_max, window_ms=settings.batch_window_ms
         )
@@ -109,9 +111,21 @@ class Worker:
             crashed = Unlearnable(UNLEARNING_CRASHED, {"attempts": batch[0].attempts})
             self.batcher.dead_letter(pipeline.hold(batch[:1], crashed))
         elif batch or self._rebasing(pipeline):
-            self.batcher.dead_letter(pipeline.run(batch))
-            self.shelf.align()
+            self._forget(pipeline, batch)
         self.batcher.acknowledge(self.parts.database)
+
+    def _forget(self, pipeline: Pipeline, batch: Batch) -> None:
+        rebasing = self._rebasing(pipeline)
+        self.batcher.dead_letter(pipeline.run(batch))
+        self.shelf.align()
+        fault_point("worker.after_alias")
+        if rebasing:
+            # What the gate refused on the old base may pass on the new one, or was never learnt by it.
+            self.parts.database.transact(self._accept_refused_again)
+
+    def _accept_refused_again(self, connection: Connection) -> None:
+        refused = queue.held(connection, (GATE_REFUSED,))
+        accept_again(connection, refused, self.parts.clock.now())
 
     def _next_batch(self) -> Batch:
         """The oldest accepted erasures. What died in the unlearning step comes back in ever smaller batches."""
@@ -142,7 +156,7 @@ class Worker:
     def _ledger(self, course: Course) -> Ledger:
         after = 0 if course.base is None else snapshot_seq(course.base)
 
-        def unit(connection: Any) -> Ledger:
+        def unit(connection: Connection) -> Ledger:
             done = queue.forgotten(connection, after)
             demand = Demand.of(queue.forgotten_targets(connection, after))
             return Ledger(demand, [each for each, _ in done], max([after, *(seq for _, seq in done)]))

@@ -1,6 +1,7 @@
 """Versions and aliases as the worker sees them; how they are recorded and moved is the business of `models`."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select, update
@@ -45,11 +46,27 @@ class Course(NamedTuple):
 
 
 def course(connection: Connection) -> Course:
-    """Where the models stand. A base that was promoted is the next versions' base before it is the live one's."""
-    number = alias(connection, LIVE)
+    """Where the models stand.
+
+    A base that was promoted is the next versions' base before it is the live one's, but not before it has an encoder:
+    until then forgetting goes on from the old one.
+    """
+    number, wanted = alias(connection, LIVE), alias(connection, BASE)
     live = None if number is None else version(connection, number)
-    wanted = alias(connection, BASE) or (None if live is None else live.base)
-    return Course(live, None if wanted is None else version(connection, wanted))
+    base = None if wanted is None else version(connection, wanted)
+    if live is not None and (base is None or not base.manifest.get("encoders")):
+        base = version(connection, live.base)
+    return Course(live, base)
+
+
+def wanted_base(connection: Connection) -> int | None:
+    """The base that was promoted last, whether or not it can be used yet."""
+    number = alias(connection, BASE)
+    if number is not None:
+        return number
+    live = alias(connection, LIVE)
+    row = None if live is None else version(connection, live)
+    return None if row is None else row.base
 
 
 def alias(connection: Connection, name: str) -> int | None:
@@ -63,6 +80,13 @@ def cover(connection: Connection, number: int, seq: int) -> None:
     connection.execute(statement.values(erasure_seq=seq))
 
 
-def set_encoders(connection: Connection, number: int, manifest: Mapping[str, Any]) -> None:
-    """Replace the manifest on record of a base, whose encoders are chosen after it was published."""
+def set_manifest(connection: Connection, number: int, manifest: Mapping[str, Any]) -> None:
+    """Replace the manifest on record of a base: its encoders are chosen after it was published."""
     connection.execute(update(versions).where(versions.c.version == number).values(manifest=dict(manifest)))
+
+
+def point_base(connection: Connection, number: int, now: datetime) -> None:
+    """Make the versions to come derive from this base; live follows when one of them is settled."""
+    row = {"version": number, "moved_at": now}
+    if not connection.execute(update(aliases).where(aliases.c.name == BASE).values(row)).rowcount:
+        connection.execute(aliases.insert().values(name=BASE, **row))

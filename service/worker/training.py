@@ -1,0 +1,326 @@
+"""Making bases and their influence encoders: from what SQL holds to a version that the pipeline can forget from."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sqlalchemy import Connection
+
+from model_store import Array, Manifest, ManifestFacts, ModelStore, VersionExists
+from service.audit import service as audit
+from service.audit.service import Entry
+from service.interactions.service import Snapshot, snapshot
+from service.models import service as models
+from service.models.problems import VersionFenced
+from service.platform.clock import Clock, SystemClock
+from service.platform.database import Database
+from service.platform.gauges import package_version
+from service.platform.problem import Conflict
+from service.recommender.backbones import Backbone, LightGCN
+from service.recommender.graph import InteractionGraph
+from service.recommender.ranking import RankingQuality
+from service.recommender.sampling import split_validation
+from service.recommender.training import EpochReport, Training, TrainingConfig, TrainingResult
+from service.settings import Settings
+from service.unlearning.pretraining import Pretraining, PretrainingConfig, PretrainingReport, PretrainingResult
+from service.unlearning.protocol import ForgetResult
+from service.unlearning.state import TrainedState
+from service.worker.engine import BASE, EMBEDDINGS, ENCODER, embedding_tensors, load_base
+from service.worker.repository import journal, lineage
+from service.worker.shelf import TRAINING
+
+EPOCH_OF_TRAINERS = 0  # batches of workers have epochs from 1
+ENCODER_TRIES = 5
+
+
+class NothingToLearn(Conflict):
+    """Too few interactions are recorded to train a model."""
+
+    code = "nothing_to_learn"
+    title = "There is too little to learn from"
+    next_step = "Import or record interactions first: at least two users, two items and a few interactions of each."
+
+
+class NoBase(Conflict):
+    """There is no base to pre-train an encoder for."""
+
+    code = "no_base"
+    title = "There is no trained base yet"
+    next_step = "Run `expunge train` first."
+
+
+class TrainingOvertaken(Conflict):
+    """Another training was published while this one was."""
+
+    code = "training_overtaken"
+    title = "Another training was published meanwhile"
+    next_step = "Nothing was changed by this one. Run it again if it is still wanted."
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a base is trained."""
+
+    backbone: Backbone = field(default_factory=LightGCN)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    validation_share: float = 0.1
+    """Share of the interactions that is held out for stopping, calibration and the gate, in (0, 1)."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base that was published; `live` where it answers already, else the worker moves there by itself."""
+
+    version: int
+    live: bool
+    training: TrainingResult
+    n_users: int
+    n_items: int
+    n_edges: int
+    n_validation: int
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An influence encoder that was published for a base."""
+
+    number: int
+    base: int
+    pretraining: PretrainingResult
+
+
+def train_base(
+    database: Database,
+    store: ModelStore,
+    settings: Settings,
+    recipe: Recipe,
+    progress: Callable[[EpochReport], None] | None = None,
+    *,
+    go_live: bool = False,
+    clock: Clock | None = None,
+) -> Base:
+    """Train a base from scratch on everything recorded and not suppressed, and publish it.
+
+    The first base goes live at once. A later one is only published, unless `go_live`: then the worker moves to it as
+    soon as it has an encoder (`pretrain`). Erasures that were forgotten since its data was read are forgotten again from
+    this base first, and live moves to the result.
+
+    Args:
+        database: where the interactions are.
+        store: where the base goes.
+        settings: its checkpoint lies under `settings.home`, so that an interrupted training is taken up again.
+        recipe: backbone, training, validation share.
+        progress: told after each epoch.
+        go_live: whether a base that is not the first is to be used.
+        clock: gives the instants on record.
+
+    Raises:
+        NothingToLearn: too few interactions.
+        TrainingOvertaken: another training was published at the same time.
+    """
+    clock = clock or SystemClock()
+    with database.read() as connection:
+        data = snapshot(connection)
+    graph, validation = _split(data, recipe)
+    result = _train(settings, data, graph, validation, recipe, progress)
+    state = TrainedState(graph, validation, result.e0.cpu(), recipe.backbone)
+    files = {BASE: _arrays(state), EMBEDDINGS: _embeddings(state, data)}
+    manifest = _publish_base(database, store, files, _base_facts(data, recipe, result, clock), clock)
+    live = database.transact(lambda connection: _register(connection, manifest, data.seq, go_live, clock))
+    if live:
+        store.set_alias(lineage.LIVE, manifest.number)
+    _checkpoint(settings, data).unlink(missing_ok=True)
+    facts = state.facts()
+    sizes = {name: facts[name] for name in ("n_users", "n_items", "n_edges", "n_validation")}
+    return Base(manifest.number, live, result, **sizes)
+
+
+def pretrain(
+    database: Database,
+    store: ModelStore,
+    settings: Settings,
+    recipe: PretrainingConfig,
+    progress: Callable[[PretrainingReport], None] | None = None,
+    *,
+    base: int | None = None,
+    clock: Clock | None = None,
+) -> Encoder:
+    """Pre-train an influence encoder for a base and use it from now on for erasures of its mode.
+
+    Args:
+        database: which base is used, and where the encoder is put on record.
+        store: where the base is and the encoder goes.
+        settings: the number of threads.
+        recipe: mode, steps, weights.
+        progress: told after each step.
+        base: its version number; by default the one that versions come from now.
+        clock: gives the instants on record.
+
+    Raises:
+        NoBase: there is none.
+    """
+    clock = clock or SystemClock()
+    number = base or _wanted_base(database)
+    _use_threads(settings)
+    loaded = load_base(store, number)
+    result = Pretraining(loaded.state, recipe).run(progress)
+    facts = ManifestFacts(
+        kind="encoder",
+        dataset_hash=loaded.manifest.facts.dataset_hash,
+        code_version=package_version(),
+        seed=recipe.seed,
+        created_at=clock.now(),
+        parent=number,
+        config={"mode": recipe.mode, "encoder": result.encoder.facts(), "pretraining": asdict(recipe)},
+        metrics={"steps": result.steps, "judgement": asdict(result.judgement)},
+    )
+    files = {ENCODER: {name: tensor.numpy() for name, tensor in result.encoder.tensors().items()}}
+    manifest = _publish_encoder(store, files, facts)
+    database.transact(lambda connection: _choose(connection, number, recipe.mode, manifest, clock))
+    return Encoder(manifest.number, number, result)
+
+
+def _split(data: Snapshot, recipe: Recipe) -> tuple[InteractionGraph, torch.Tensor]:
+    n_users, n_items = len(data.user_keys), len(data.item_keys)
+    graph = InteractionGraph(n_users, n_items, torch.from_numpy(data.edges.reshape(2, -1)))
+    graph, validation = split_validation(graph, recipe.validation_share, recipe.training.seed)
+    if n_users < 2 or n_items < 2 or not validation.shape[1]:
+        raise NothingToLearn
+    return graph, validation
+
+
+def _train(
+    settings: Settings,
+    data: Snapshot,
+    graph: InteractionGraph,
+    validation: torch.Tensor,
+    recipe: Recipe,
+    progress: Callable[[EpochReport], None] | None,
+) -> TrainingResult:
+    _use_threads(settings)
+    checkpoint = _checkpoint(settings, data)
+    checkpoint.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    run = Training(recipe.backbone, graph, validation, recipe.training)
+    try:
+        return run.run(progress, checkpoint)
+    except ValueError:  # a checkpoint of other settings: it is of no use to this training
+        checkpoint.unlink(missing_ok=True)
+        return Training(recipe.backbone, graph, validation, recipe.training).run(progress, checkpoint)
+
+
+def _publish_base(
+    database: Database, store: ModelStore, files: Mapping[str, Mapping[str, Array]], facts: ManifestFacts, clock: Clock
+) -> Manifest:
+    """Publish under a number reserved in the journal, so that whoever finds an unfinished one knows what it was."""
+    stored = max(store.numbers("versions"), default=0)
+
+    def unit(connection: Connection) -> int:
+        for stale in journal.unfinished(connection, TRAINING):
+            journal.finish(connection, stale.id, "abandoned", clock.now())
+        batch = journal.open_batch(connection, epoch=EPOCH_OF_TRAINERS, step=TRAINING, size=0, now=clock.now())
+        return journal.reserve(connection, batch, stored)
+
+    number = database.transact(unit)
+    return store.publish("versions", number, files, facts)
+
+
+def _register(connection: Connection, manifest: Manifest, seq: int, go_live: bool, clock: Clock) -> bool:
+    """Put a base on record; the first one goes live, a later one that is wanted is left to the worker."""
+    audit.reserve(connection, 0)
+    now, number = clock.now(), manifest.number
+    mine = [batch for batch in journal.unfinished(connection, TRAINING) if batch.version == number]
+    if not mine or not journal.finish(connection, mine[0].id, "settled", now):
+        raise TrainingOvertaken
+    models.register(connection, manifest, erasure_seq=seq, at=now)
+    first = lineage.alias(connection, lineage.LIVE) is None
+    if first or go_live:
+        lineage.point_base(connection, number, now)
+    if not first:
+        return False
+    try:
+        models.move_alias(connection, models.LIVE, number, now, fenced=False)
+    except VersionFenced:
+        return False
+    return True
+
+
+def _choose(connection: Connection, base: int, mode: str, manifest: Manifest, clock: Clock) -> None:
+    """Use an encoder for a mode of a base from now on; the record of the base names it, its signed manifest cannot."""
+    audit.reserve(connection, 0)
+    row = lineage.version(connection, base)
+    if row is None:
+        raise NoBase
+    page = dict(row.manifest)
+    page["encoders"] = {**(page.get("encoders") or {}), mode: manifest.number}
+    lineage.set_manifest(connection, base, page)
+    body = {"mode": mode, "encoder": manifest.number, "files": {n: f.sha256 for n, f in manifest.files.items()}}
+    audit.write(connection, audit.reserve(connection), [Entry("encoder.chosen", body, version=base)], clock.now())
+
+
+def _publish_encoder(store: ModelStore, files: Mapping[str, Mapping[str, Array]], facts: ManifestFacts) -> Manifest:
+    for _ in range(ENCODER_TRIES):
+        number = max(store.numbers("encoders"), default=0) + 1
+        try:
+            return store.publish("encoders", number, files, facts)
+        except VersionExists:  # another pre-training was faster
+            continue
+    raise TrainingOvertaken
+
+
+def _base_facts(data: Snapshot, recipe: Recipe, result: TrainingResult, clock: Clock) -> ManifestFacts:
+    config: dict[str, Any] = {
+        "backbone": recipe.backbone.config(),
+        "training": asdict(recipe.training),
+        "validation_share": recipe.validation_share,
+        "snapshot_seq": data.seq,
+    }
+    metrics = _quality(result.validation) | {"epochs": result.epochs, "best_epoch": result.best_epoch}
+    return ManifestFacts(
+        kind="base",
+        dataset_hash=dataset_hash(data),
+        code_version=package_version(),
+        seed=recipe.training.seed,
+        created_at=clock.now(),
+        config=config,
+        metrics=metrics,
+    )
+
+
+def _quality(quality: RankingQuality) -> dict[str, float]:
+    return {"recall_at_20": quality.recall, "ndcg_at_20": quality.ndcg}
+
+
+def dataset_hash(data: Snapshot) -> str:
+    """SHA-256, hex, over the surrogate keys and the edges of a snapshot: the same data give the same hash."""
+    digest = hashlib.sha256()
+    for array in (data.user_keys, data.item_keys, data.edges):
+        digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _arrays(state: TrainedState) -> dict[str, Array]:
+    return {name: tensor.numpy() for name, tensor in state.tensors().items()}
+
+
+def _embeddings(state: TrainedState, data: Snapshot) -> dict[str, Array]:
+    return embedding_tensors(ForgetResult(state.e0, state.readout, state.graph), data.user_keys, data.item_keys)
+
+
+def _checkpoint(settings: Settings, data: Snapshot) -> Path:
+    return settings.home / "checkpoints" / f"{dataset_hash(data)[:16]}.npz"
+
+
+def _use_threads(settings: Settings) -> None:
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
+
+
+def _wanted_base(database: Database) -> int:
+    number = database.query(lineage.wanted_base)
+    if number is None:
+        raise NoBase
+    return number
