@@ -106,8 +106,8 @@ def train_base(
     """Train a base from scratch on everything recorded and not suppressed, and publish it.
 
     The first base goes live at once. A later one is only published, unless `go_live`: then the worker moves to it as
-    soon as it has an encoder (`pretrain`). Erasures that were forgotten since its data was read are forgotten again from
-    this base first, and live moves to the result.
+    soon as it has an encoder (`pretrain`). Erasures that were forgotten since its data was read are forgotten again
+    from this base first, and live moves to the result.
 
     Args:
         database: where the interactions are.
