@@ -72,8 +72,8 @@ benchmark: $(STAMP) ## every figure of the docs, into benchmarks/results
 faults: $(STAMP) ## kill, pause and corrupt real processes and check the promises
 	$(BIN)/python -m pytest tests/faults $(ARGS)
 
-compose-test: $(STAMP) ## the compose file in real containers (needs podman and the images; see docs/deployment.md)
-	docker/compose-test.sh $(ARGS)
+compose-test: ## the compose file in real containers (needs podman and the images; see docs/deployment.md)
+	@$(FIND_PYTHON); "$$python" docker/compose_test.py $(ARGS)
 
 stand-ins: ## local stand-ins for the images, where no image registry is reached (root, Debian)
 	docker/stand-ins.sh $(ARGS)

@@ -69,6 +69,14 @@ python_image() {
     podman build -q -t python:3.11-slim -f "$here/stand-ins/python.Dockerfile" "$work/wheels"
 }
 
+podman_compose() {
+    command -v podman-compose >/dev/null && return
+    [[ -x "$work/compose/bin/podman-compose" ]] && return
+    say "podman-compose"
+    "$python" -m venv "$work/compose"
+    "$work/compose/bin/python" -m pip install -q podman-compose==1.6.0
+}
+
 server_image() { # name, file
     podman build -q -t "$1" -f "$here/stand-ins/$2.Dockerfile" "$here/stand-ins"
 }
@@ -78,6 +86,7 @@ configure
 case "${1:-all}" in
 wheels) python_image ;;
 all)
+    podman_compose
     base
     python_image
     server_image postgres:16 postgres
