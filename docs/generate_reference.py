@@ -9,6 +9,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,17 +91,16 @@ def _default(value: Any) -> str:
 
 
 def _attribute_texts(file: Path, class_name: str) -> dict[str, str]:
-    """The string that stands below each annotated attribute of a class; several attributes may share one."""
+    """The string that stands below each annotated attribute of a class; every one must have its own."""
     tree = ast.parse(file.read_text())
     body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
     texts: dict[str, str] = {}
-    waiting: list[str] = []
-    for node in body:
+    for node, below in pairwise(body):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            waiting.append(node.target.id)
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            texts.update(dict.fromkeys(waiting, str(node.value.value)))
-            waiting.clear()
+            if not (isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)):
+                msg = f"{class_name}.{node.target.id} has no explanation below it."
+                raise LookupError(msg)
+            texts[node.target.id] = str(below.value.value)
     return texts
 
 
@@ -137,7 +137,7 @@ def _routes() -> str:
     rows = [
         (
             f"`{method.upper()} {path}`",
-            _first_sentence(operation.get("summary", "")),
+            _first_sentence(operation.get("description") or operation["summary"]),
             ", ".join(sorted(operation["responses"])),
         )
         for path, operations in schema["paths"].items()

@@ -35,10 +35,13 @@ class Settings(BaseSettings):
     """Keys digests, cursors and manifests; without one, `<home>/secret.key`, made once."""
 
     host: str = "127.0.0.1"
+    """Address that the API and the worker's endpoints listen on."""
     port: Port = 8080
+    """Port of the API."""
     metrics_port: Port = 8081
     """Port of the worker's metrics and health endpoints."""
     log_level: LogLevel = "info"
+    """Least level that is logged: debug, info, warning or error."""
     docs: bool = True
     """Whether `/docs` and `/openapi.json` are served."""
 
@@ -56,6 +59,7 @@ class Settings(BaseSettings):
     """Deliveries of one erasure before it needs attention."""
 
     body_limit_bytes: Annotated[int, Field(ge=1024, le=256 * MEBIBYTE)] = 2 * MEBIBYTE
+    """Most bytes of a request's body."""
     targets_max: Annotated[int, Field(gt=0, le=100_000)] = 10_000
     """Most targets that one erasure names."""
     backlog_max: Positive = 100_000
@@ -86,7 +90,9 @@ class Settings(BaseSettings):
     valkey_binary: Path | None = None
     """Server binary to run in place of the packaged one."""
     stream: Annotated[str, Field(min_length=1, max_length=200)] = "expunge:erasures"
+    """Key of the stream in Redis; `<stream>:dead` holds what was set aside."""
     group: Annotated[str, Field(min_length=1, max_length=200)] = "unlearners"
+    """Consumer group of the workers."""
     redis_timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
     """Longest wait for an answer of Redis."""
 
