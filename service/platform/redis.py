@@ -240,10 +240,18 @@ def _mapped() -> Iterator[None]:
     try:
         yield
     except redis.exceptions.ResponseError as error:
-        word = str(error).split(" ", 1)[0]
-        if word == "WRONGTYPE":
+        code = _code(error)
+        if code == "WRONGTYPE":
             msg = "The key of the stream holds something else; EXPUNGE_STREAM names another key."
             raise RedisUnsuitable(msg) from error
-        raise RedisUnavailable(f"It answers {word}.", retry_after_s=5) from error
+        raise RedisUnavailable(f"It answers {code}.", retry_after_s=5) from error
     except redis.exceptions.RedisError as error:
         raise RedisUnavailable(f"It is not reachable ({type(error).__name__}).", retry_after_s=5) from error
+
+
+def _code(error: redis.exceptions.ResponseError) -> str:
+    """The server's error code, such as MISCONF; for those that the client has a class for, the name of the class."""
+    if type(error) is not redis.exceptions.ResponseError:
+        return type(error).__name__
+    # Errors inside a pipeline come with the command in front, which is not to be repeated.
+    return str(error).rpartition("caused error: ")[2].split(" ", 1)[0]
