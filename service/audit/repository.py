@@ -46,7 +46,9 @@ _COLUMNS = (
 
 def grow(connection: Connection, count: int) -> int:
     """Lock the head until the transaction ends and add `count` to its size; returns the new size."""
-    return int(_GROW.run(connection, {"head": 1, "count": count}).scalar_one())
+    row = _GROW.first(connection, {"head": 1, "count": count})
+    assert row is not None, "The log has no head: the schema was not made by its migrations."
+    return int(row[0])
 
 
 def hold(connection: Connection) -> int:

@@ -8,13 +8,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import NoneType
 from typing import Any
 
-import rfc8785
 from sqlalchemy import Connection
 
 from service.audit import repository
 from service.audit.repository import Row
+from service.platform.canonical import canonical_json
 from service.platform.clock import rfc3339
 from service.platform.cursor import read_cursor, write_cursor
 from service.platform.dependencies import Services
@@ -74,11 +75,6 @@ def append(
     return seq
 
 
-def canonical(document: Mapping[str, Any]) -> bytes:
-    """The canonical JSON (RFC 8785) of a document; numbers that JSON lacks (NaN, infinity) become null."""
-    return rfc8785.dumps(_plain(document))
-
-
 def leaf_hash(canonical_bytes: bytes) -> bytes:
     """The leaf hash of RFC 9162: SHA-256(0x00 || bytes)."""
     return hashlib.sha256(_LEAF + canonical_bytes).digest()
@@ -99,13 +95,13 @@ async def page(
 def _row(seq: int, entry: Entry, at: datetime) -> dict[str, Any]:
     document = {
         "at": rfc3339(at),
-        "body": entry.body,
+        "body": _plain(entry.body),
         "erasure_id": entry.erasure_id,
         "event": entry.event,
         "seq": seq,
         "version": entry.version,
     }
-    text = canonical(document)
+    text = canonical_json(document)
     return {
         "seq": seq,
         "at": at,
@@ -119,13 +115,13 @@ def _row(seq: int, entry: Entry, at: datetime) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """The value in JSON's own types: figures may come from NumPy, and a figure may be undefined."""
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case float():
-            return float(value) if math.isfinite(value) else None
-        case Mapping():
-            return {str(key): _plain(part) for key, part in value.items()}
-        case list() | tuple():
-            return [_plain(part) for part in value]
+    kind = type(value)
+    if kind in (str, int, bool, NoneType):
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if kind in (list, tuple):
+        return [_plain(part) for part in value]
     return _plain(value.item())

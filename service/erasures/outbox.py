@@ -1,6 +1,5 @@
 """The outbox: which erasures the stream has still to be told of. A second repository of this domain."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
@@ -18,7 +17,7 @@ _UNPUBLISHED = (
 )
 _MARK = Prepared(
     update(outbox)
-    .where(outbox.c.seq == bindparam("row"))
+    .where(outbox.c.seq.between(bindparam("first"), bindparam("last")), outbox.c.published_at.is_(None))
     .values(published_at=bindparam("at", type_=outbox.c.published_at.type))
 )
 
@@ -28,9 +27,12 @@ def unpublished(connection: Connection, limit: int) -> list[tuple[int, str]]:
     return [(seq, erasure_id) for seq, erasure_id in connection.execute(_UNPUBLISHED, {"limit": limit})]
 
 
-def mark_published(connection: Connection, seqs: Sequence[int], at: datetime) -> None:
-    """Write down that these rows are in the stream."""
-    _MARK.run_many(connection, [{"row": seq, "at": at} for seq in seqs])
+def mark_published(connection: Connection, first: int, last: int, at: datetime) -> None:
+    """Write down that the rows from `first` to `last` are in the stream.
+
+    Rows are numbered under the lock on the log's head, so none can appear between two that were read.
+    """
+    _MARK.run(connection, {"first": first, "last": last, "at": at})
 
 
 def count_published(connection: Connection) -> int:

@@ -21,7 +21,7 @@ from service.platform.redis import ErasureStream
 
 BATCH_MAX = 500
 PRUNE_MAX = 20_000
-GATHER_S = 0.002  # erasures accepted together are published together
+GATHER_S = 0.01  # erasures accepted together are published together
 BACKOFF_S = 0.1
 BACKOFF_MAX_S = 5.0
 PATIENCE = 10  # a full stream is slow rather than lost: it is swept after ten times the age
@@ -110,8 +110,8 @@ class Relay:
             return 0
         self._stream.publish([erasure_id for _, erasure_id in rows])
         fault_point("relay.after_xadd")
-        seqs, at = [seq for seq, _ in rows], self._clock.now()
-        self._database.transact(lambda connection: outbox.mark_published(connection, seqs, at))
+        first, last, at = rows[0][0], rows[-1][0], self._clock.now()
+        self._database.transact(lambda connection: outbox.mark_published(connection, first, last, at))
         metrics.relay_published_total.inc(len(rows))
         return len(rows)
 

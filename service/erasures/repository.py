@@ -116,7 +116,8 @@ def look_up(connection: Connection, targets: Sequence[Target]) -> Found:
         _target_row(ordinal, target.kind, user_keys.get(target.user_digest), item_keys.get(target.item_digest), 0)
         for ordinal, target in enumerate(targets)
     ]
-    return Found(rows, None, _OLDEST.run(connection).scalar_one())
+    oldest = _OLDEST.first(connection, {})
+    return Found(rows, None, oldest[0] if oldest else None)
 
 
 def insert_erasure(connection: Connection, row: Mapping[str, Any]) -> None:
@@ -196,7 +197,8 @@ def find(connection: Connection, erasure_id: str) -> Erasure | None:
 
 def status_of(connection: Connection, erasure_id: str) -> str | None:
     """The status of one erasure; cheap enough to be asked repeatedly."""
-    return _STATUS.run(connection, {"id": erasure_id}).scalar()
+    row = _STATUS.first(connection, {"id": erasure_id})
+    return None if row is None else row[0]
 
 
 def page(connection: Connection, status: str | None, before: int | None, limit: int) -> list[Erasure]:
@@ -227,7 +229,8 @@ def live_manifest(connection: Connection) -> Mapping[str, Any] | None:
 
 def _look_up_one(connection: Connection, target: Target) -> Found:
     digests = {"user_digest": target.user_digest, "item_digest": target.item_digest}
-    user_key, item_key, matched, oldest = _LOOK_UP[target.kind].run(connection, digests).one()
+    row = _LOOK_UP[target.kind].first(connection, digests)
+    user_key, item_key, matched, oldest = row or (None, None, 0, None)
     return Found([_target_row(0, target.kind, user_key, item_key, matched)], matched, oldest)
 
 

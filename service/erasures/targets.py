@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import rfc8785
-
+from service.platform.canonical import canonical_json
 from service.platform.identity import Identity
 
 SALT_BYTES = 32
@@ -71,7 +70,7 @@ class Subjects:
             "items": self.items,
             "users": self.users,
         }
-        return hashlib.sha256(salt + rfc8785.dumps(document)).hexdigest()
+        return hashlib.sha256(salt + canonical_json(document)).hexdigest()
 
     def _targets(self, identity: Identity) -> Iterator[Target]:
         for user, item in self.interactions:

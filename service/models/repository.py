@@ -42,7 +42,7 @@ _LIVE = Prepared(select(aliases.c.version).where(aliases.c.name == bindparam("na
 
 def live(connection: Connection) -> int | None:
     """Return the number of the live version, or None."""
-    row = _LIVE.run(connection, {"name": "live"}).first()
+    row = _LIVE.first(connection, {"name": "live"})
     return None if row is None else int(row[0])
 
 
@@ -97,9 +97,10 @@ def count_uncovered(connection: Connection, version: VersionRow, base: VersionRo
     """
     after = versions.alias("settled_with")
     trained_without = erasures.c.seq <= base.erasure_seq
-    # Null where nothing was live when it was settled: only a later base covers it.
+    # Null where nothing was live when it was settled: only a later base covers it, or what was forgotten from one anew.
     same_base = func.coalesce(after.c.base, -1) == version.base
-    covered = and_(func.coalesce(erasures.c.version_after, 0) <= version.version, or_(trained_without, same_base))
+    forgotten_in_it = or_(erasures.c.seq <= version.erasure_seq, same_base)
+    covered = and_(func.coalesce(erasures.c.version_after, 0) <= version.version, forgotten_in_it)
     held: ColumnElement[bool] = and_(erasures.c.status.in_(("forgotten", "erased")), not_(covered))
     if waiting:
         # The number alone does not tell: a base whose batch changed nothing counts as covering later ones.
