@@ -1,13 +1,15 @@
 """REST of erasures."""
 
-import re
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import orjson
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
+from starlette.requests import Request
 
 from service.erasures import service
+from service.erasures.asking import Asked, asked_of, described, id_of
 from service.erasures.problems import (
     BacklogFull,
     ErasureNotFound,
@@ -17,21 +19,18 @@ from service.erasures.problems import (
     NotCancellable,
     TooManyTargets,
 )
-from service.erasures.repository import Erasure
 from service.erasures.schemas import (
     ErasureAccepted,
     ErasurePage,
     ErasureReached,
     ErasureRequest,
     ErasureState,
-    Reason,
     Status,
 )
-from service.erasures.service import Request
-from service.erasures.targets import Mode, Subjects
+from service.erasures.targets import Subjects
 from service.erasures.views import PATH, accepted_body, path_of, reached_body, state_body
-from service.platform.dependencies import Eraser, Services, ServicesDep
-from service.platform.ids import PathItemId, PathUserId
+from service.platform.auth import Principal
+from service.platform.dependencies import Eraser, Services, ServicesDep, services_of
 from service.platform.problem import (
     InvalidCursor,
     InvalidRequest,
@@ -45,18 +44,8 @@ from service.platform.problem import (
 router = APIRouter(prefix="/v1", tags=["erasures"])
 
 RETRY_AFTER_S = "1"  # a batch is under way within its window, so asking earlier is of no use
-_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:,|;|$)", re.IGNORECASE)
 _ALWAYS = (Unauthenticated, ScopeMissing, InvalidRequest, StorageUnavailable)
 
-IdempotencyKey = Annotated[
-    str | None,
-    Header(min_length=1, max_length=255, description="The same key and request again give the same erasure."),
-]
-Prefer = Annotated[
-    str | None, Header(max_length=200, description="`wait=N`: wait up to N (at most 30) seconds for the model.")
-]
-ModeQuery = Annotated[Mode, Query(description="`dislike` where the live model offers it.")]
-ReasonQuery = Annotated[Reason | None, Query(description="Kept with the erasure, never in the audit log.")]
 ErasureId = Annotated[str, Path(max_length=36, examples=["0198b3c6-7c5e-7c1f-9d0a-3f6a1b2c3d4e"])]
 Cursor = Annotated[str | None, Query(max_length=200, description="From the `next` of the page before.")]
 
@@ -83,64 +72,39 @@ _ACCEPTING: dict[str, Any] = {
 }
 
 
-@router.delete("/users/{user_id}/interactions/{item_id}", operation_id="erase_interaction", **_ACCEPTING)
-async def erase_interaction(
-    services: ServicesDep,
-    eraser: Eraser,
-    user_id: PathUserId,
-    item_id: PathItemId,
-    mode: ModeQuery = Mode.FORGET,
-    reason: ReasonQuery = None,
-    idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,
-) -> Response:
+@router.delete(
+    "/users/{user_id}/interactions/{item_id}",
+    operation_id="erase_interaction",
+    openapi_extra=described("user_id", "item_id"),
+    **_ACCEPTING,
+)
+async def erase_interaction(request: Request, eraser: Eraser) -> Response:
     """Erase one interaction. It is hidden when this answers, whether or not it was ever recorded."""
-    subjects = Subjects(interactions=((user_id, item_id),))
-    return await _accept(services, Request(subjects, mode, reason, eraser.key_id, idempotency_key), prefer)
+    pair = (id_of(request, "user_id"), id_of(request, "item_id"))
+    return await _accept(services_of(request), eraser, Subjects(interactions=(pair,)), asked_of(request))
 
 
-@router.delete("/users/{user_id}", operation_id="erase_user", **_ACCEPTING)
-async def erase_user(
-    services: ServicesDep,
-    eraser: Eraser,
-    user_id: PathUserId,
-    mode: ModeQuery = Mode.FORGET,
-    reason: ReasonQuery = None,
-    idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,
-) -> Response:
+@router.delete("/users/{user_id}", operation_id="erase_user", openapi_extra=described("user_id"), **_ACCEPTING)
+async def erase_user(request: Request, eraser: Eraser) -> Response:
     """Erase a user: all interactions, recorded or yet to come."""
-    request = Request(Subjects(users=(user_id,)), mode, reason, eraser.key_id, idempotency_key)
-    return await _accept(services, request, prefer)
+    subjects = Subjects(users=(id_of(request, "user_id"),))
+    return await _accept(services_of(request), eraser, subjects, asked_of(request))
 
 
-@router.delete("/items/{item_id}", operation_id="erase_item", **_ACCEPTING)
-async def erase_item(
-    services: ServicesDep,
-    eraser: Eraser,
-    item_id: PathItemId,
-    mode: ModeQuery = Mode.FORGET,
-    reason: ReasonQuery = None,
-    idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,
-) -> Response:
+@router.delete("/items/{item_id}", operation_id="erase_item", openapi_extra=described("item_id"), **_ACCEPTING)
+async def erase_item(request: Request, eraser: Eraser) -> Response:
     """Erase an item: nobody is recommended it any more, and its influence is forgotten."""
-    request = Request(Subjects(items=(item_id,)), mode, reason, eraser.key_id, idempotency_key)
-    return await _accept(services, request, prefer)
+    subjects = Subjects(items=(id_of(request, "item_id"),))
+    return await _accept(services_of(request), eraser, subjects, asked_of(request))
 
 
-@router.post("/erasures", operation_id="create_erasure", **_ACCEPTING)
-async def create_erasure(
-    services: ServicesDep,
-    eraser: Eraser,
-    body: ErasureRequest,
-    idempotency_key: IdempotencyKey = None,
-    prefer: Prefer = None,
-) -> Response:
+@router.post("/erasures", operation_id="create_erasure", openapi_extra=described(), **_ACCEPTING)
+async def create_erasure(request: Request, eraser: Eraser, body: ErasureRequest) -> Response:
     """Erase many targets with one request: one status, one deadline, one entry in the log."""
     pairs = [(pair.user_id, pair.item_id) for pair in body.interactions]
     subjects = Subjects.of(pairs, body.users, body.items)
-    return await _accept(services, Request(subjects, body.mode, body.reason, eraser.key_id, idempotency_key), prefer)
+    asked = replace(asked_of(request), mode=body.mode, reason=body.reason)
+    return await _accept(services_of(request), eraser, subjects, asked)
 
 
 @router.get(
@@ -183,25 +147,17 @@ async def cancel_erasure(services: ServicesDep, _eraser: Eraser, erasure_id: Era
     return _json(state_body(await service.cancel(services, erasure_id)))
 
 
-async def _accept(services: Services, request: Request, prefer: str | None) -> Response:
-    erasure = await service.accept(services, request)
-    seconds = _wait_of(prefer)
-    reached = None if seconds is None else await service.wait(services, erasure.id, seconds)
-    applied = {} if seconds is None else {"Preference-Applied": f"wait={seconds}"}
-    if reached is not None:
-        return _json(reached_body(reached), {"Location": path_of(erasure.id), **applied})
-    return _accepted(erasure, applied)
-
-
-def _accepted(erasure: Erasure, applied: dict[str, str]) -> Response:
-    headers = {"Location": path_of(erasure.id), "Retry-After": RETRY_AFTER_S, **applied}
+async def _accept(services: Services, eraser: Principal, subjects: Subjects, asked: Asked) -> Response:
+    wanted = service.Request(subjects, asked.mode, asked.reason, eraser.key_id, asked.idempotency_key)
+    erasure = await service.accept(services, wanted)
+    headers = {"Location": path_of(erasure.id)}
+    if asked.wait_s is not None:
+        headers["Preference-Applied"] = f"wait={asked.wait_s}"
+        reached = await service.wait(services, erasure.id, asked.wait_s)
+        if reached is not None:
+            return _json(reached_body(reached), headers)
+    headers["Retry-After"] = RETRY_AFTER_S
     return Response(orjson.dumps(accepted_body(erasure)), 202, headers, "application/json")
-
-
-def _wait_of(prefer: str | None) -> int | None:
-    """The seconds that a Prefer header asks to wait, bounded; what it else prefers is not for us (RFC 7240)."""
-    found = None if prefer is None else _WAIT.search(prefer)
-    return None if found is None else min(int(found.group(1)), int(service.WAIT_MAX_S))
 
 
 def _json(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:

@@ -1,6 +1,8 @@
 """The outbox: which erasures the stream has still to be told of. A second repository of this domain."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 
@@ -9,7 +11,10 @@ from service.platform.tables import erasures, outbox
 
 OPEN = ("accepted", "needs_attention")
 
-_UNPUBLISHED = (
+Row = Sequence[Any]
+"""(seq, erasure id)"""
+
+_UNPUBLISHED = Prepared(
     select(outbox.c.seq, outbox.c.erasure_id)
     .where(outbox.c.published_at.is_(None))
     .order_by(outbox.c.seq)
@@ -22,9 +27,9 @@ _MARK = Prepared(
 )
 
 
-def unpublished(connection: Connection, limit: int) -> list[tuple[int, str]]:
-    """Up to `limit` rows that are not published, as (seq, erasure id), in order."""
-    return [(seq, erasure_id) for seq, erasure_id in connection.execute(_UNPUBLISHED, {"limit": limit})]
+def unpublished(connection: Connection, limit: int) -> Sequence[Row]:
+    """Up to `limit` rows that are not published, in order."""
+    return _UNPUBLISHED.fetch(connection, {"limit": limit})
 
 
 def mark_published(connection: Connection, first: int, last: int, at: datetime) -> None:

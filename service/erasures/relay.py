@@ -5,11 +5,13 @@ was marked long ago and is accepted still. Whoever reads the stream asks SQL wha
 """
 
 import asyncio
+import contextlib
 import random
-import threading
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import structlog
+from sqlalchemy import Connection
 
 from service.erasures import outbox
 from service.platform import metrics
@@ -30,9 +32,11 @@ log = structlog.get_logger()
 
 
 class Relay:
-    """Publishes the outbox of one database to one stream, on a thread of its own.
+    """Publishes the outbox of one database to one stream.
 
-    Any number of relays may run; an erasure that two of them publish is no harm.
+    Started, it is a task of the event loop: its marks join the transactions of the acceptances, and only the call of
+    Redis takes a thread. A process without an event loop calls `publish_pending` and `sweep` instead. Any number of
+    relays may run; an erasure that two of them publish is no harm.
     """
 
     def __init__(
@@ -47,24 +51,24 @@ class Relay:
         self._database, self._stream = database, stream
         self._clock = clock or SystemClock()
         self._interval_s = interval_s
-        self._awake, self._ended = threading.Event(), threading.Event()
-        self._thread: threading.Thread | None = None
+        self._awake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to publish, in the background; returns at once."""
-        if self._stream is not None and self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="relay", daemon=True)
-            self._thread.start()
+        if self._stream is not None and self._task is None:
+            self._task = asyncio.create_task(self._work(self._stream), name="relay")
 
     async def stop(self) -> None:
-        """Finish the round that runs, then end."""
-        self._ended.set()
-        self._awake.set()
-        if self._thread is not None:
-            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        """End. What is cut off in the middle is published again by whoever looks next."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
 
     def wake(self) -> None:
-        """Say that an outbox row was committed; returns at once."""
+        """Say that an outbox row was committed; returns at once. To be called on the event loop."""
         self._awake.set()
 
     def publish_pending(self) -> int:
@@ -73,11 +77,14 @@ class Relay:
         Raises:
             RedisUnavailable, StorageUnavailable: what was not marked stays and is published the next time.
         """
+        if self._stream is None:
+            return 0
         total = 0
-        while not self._ended.is_set():
-            count = self._publish_batch()
-            total += count
-            if count < BATCH_MAX:
+        while rows := self._database.query(_unpublished):
+            self._publish(self._stream, rows)
+            self._database.transact(self._mark(rows))
+            total += len(rows)
+            if len(rows) < BATCH_MAX:
                 break
         return total
 
@@ -102,38 +109,44 @@ class Relay:
             self.wake()
         return count
 
-    def _publish_batch(self) -> int:
-        if self._stream is None:
-            return 0
-        rows = self._database.query(lambda connection: outbox.unpublished(connection, BATCH_MAX))
-        if not rows:
-            return 0
-        self._stream.publish([erasure_id for _, erasure_id in rows])
-        fault_point("relay.after_xadd")
-        first, last, at = rows[0][0], rows[-1][0], self._clock.now()
-        self._database.transact(lambda connection: outbox.mark_published(connection, first, last, at))
-        metrics.relay_published_total.inc(len(rows))
-        return len(rows)
-
-    def _work(self) -> None:
+    async def _work(self, stream: ErasureStream) -> None:
         failures = 0
-        while not self._ended.is_set():
+        while True:
             self._awake.clear()
-            failures = 0 if self._round() else min(failures + 1, 10)
+            failures = 0 if await self._round(stream) else min(failures + 1, 10)
             if failures:
                 # Waking is no reason to try sooner: a server that is away is not asked once an erasure.
-                self._ended.wait(min(BACKOFF_S * 2**failures, BACKOFF_MAX_S) * random.uniform(0.5, 1))
-            elif self._awake.wait(self._interval_s):
-                self._ended.wait(GATHER_S)
+                await asyncio.sleep(min(BACKOFF_S * 2**failures, BACKOFF_MAX_S) * random.uniform(0.5, 1))
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), self._interval_s)
+            await asyncio.sleep(GATHER_S)
 
-    def _round(self) -> bool:
+    async def _round(self, stream: ErasureStream) -> bool:
         try:
-            self.publish_pending()
+            while rows := await self._database.run_read(_unpublished):
+                await asyncio.to_thread(self._publish, stream, rows)
+                await self._database.run_write(self._mark(rows))
+                if len(rows) < BATCH_MAX:
+                    break
         except Problem as problem:
             log.warning("relay.failed", code=problem.code)
-        except Exception:  # the thread outlives every failure: without it nothing is forgotten
+        except Exception:  # the relay outlives every failure: without it nothing is forgotten in time
             log.exception("relay.failed")
         else:
             return True
         metrics.relay_failures_total.inc()
         return False
+
+    def _publish(self, stream: ErasureStream, rows: Sequence[outbox.Row]) -> None:
+        stream.publish([erasure_id for _, erasure_id in rows])
+        fault_point("relay.after_xadd")
+        metrics.relay_published_total.inc(len(rows))
+
+    def _mark(self, rows: Sequence[outbox.Row]) -> Callable[[Connection], None]:
+        first, last, at = rows[0][0], rows[-1][0], self._clock.now()
+        return lambda connection: outbox.mark_published(connection, first, last, at)
+
+
+def _unpublished(connection: Connection) -> Sequence[outbox.Row]:
+    return outbox.unpublished(connection, BATCH_MAX)

@@ -33,7 +33,6 @@ from service.platform.ids import uuid7
 
 LISTING = "erasures"
 BACKLOG_RETRY_S = 5
-WAIT_MAX_S = 30.0
 WAIT_STEP_S = 0.01
 WAIT_STEP_MAX_S = 0.2
 
@@ -116,9 +115,9 @@ async def page(
 async def wait(services: Services, erasure_id: str, seconds: float) -> Erasure | None:
     """Wait until an erasure is no longer merely accepted, holding neither a connection nor a thread meanwhile.
 
-    Returns the erasure, or None where it is accepted still after `seconds` (at most 30).
+    Returns the erasure, or None where it is accepted still after `seconds`.
     """
-    end = services.clock.monotonic() + min(seconds, WAIT_MAX_S)
+    end = services.clock.monotonic() + seconds
     step = WAIT_STEP_S
     while True:
         status = await services.database.run_read(lambda connection: repository.status_of(connection, erasure_id))
