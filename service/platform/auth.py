@@ -7,6 +7,7 @@ import base64
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -109,15 +110,15 @@ _FIND = select(api_keys.c.id, api_keys.c.scopes).where(
 class Authenticator:
     """Verifies tokens against the database, with a bounded memory of 5 seconds of monotonic time."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._database, self._monotonic = database, monotonic
         self._verified: dict[str, tuple[float, Principal]] = {}
 
     async def principal(self, authorization: str | None) -> Principal:
         """The principal behind an Authorization header; raises Unauthenticated."""
         if authorization is not None:
             known = self._verified.get(authorization)
-            if known is not None and time.monotonic() < known[0]:
+            if known is not None and self._monotonic() < known[0]:
                 return known[1]
         return await self._verify(authorization)
 
@@ -137,7 +138,7 @@ class Authenticator:
     def _remember(self, authorization: str, principal: Principal) -> Principal:
         if len(self._verified) >= CACHE_SIZE:
             del self._verified[next(iter(self._verified))]
-        self._verified[authorization] = (time.monotonic() + CACHE_SECONDS, principal)
+        self._verified[authorization] = (self._monotonic() + CACHE_SECONDS, principal)
         return principal
 
 

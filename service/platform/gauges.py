@@ -78,7 +78,7 @@ class Scraper:
         return [] if self._stream is None else stream_gauges(self._stream)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Given(Collector):
     gauges: Sequence[Metric]
 
