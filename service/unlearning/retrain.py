@@ -1,11 +1,12 @@
 """Retraining from scratch on what remains: the reference that all else is measured against."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 
-from service.recommender.training import Training, TrainingConfig
+from service.recommender.training import EpochReport, Training, TrainingConfig
 from service.unlearning.protocol import ForgetResult, Guarantee
 from service.unlearning.request import Request
 from service.unlearning.state import TrainedState, zero_isolated
@@ -22,10 +23,12 @@ class Retrain:
     Args:
         training: the settings the base was trained with; `seed` is replaced.
         seed: of the new training; another than the base's, or its noise is shared.
+        report: called after each epoch.
     """
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 1
+    report: Callable[[EpochReport], None] | None = None
 
     guarantee = Guarantee.EXACT
 
@@ -38,7 +41,7 @@ class Retrain:
         remaining = state.graph.without(request.edges)
         config = replace(self.training, seed=self.seed)
         run = Training(state.backbone, remaining, state.validation, config, state.e0.device)
-        e0 = run.run().e0
+        e0 = run.run(self.report).e0
         with torch.no_grad():
             readout = zero_isolated(state.backbone.propagate(e0, remaining), remaining)
         return ForgetResult(e0, readout, remaining, 0, {"train": time.perf_counter() - started})
