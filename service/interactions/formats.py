@@ -1,5 +1,6 @@
 """The file formats of interactions and titles, each read in columns by Arrow."""
 
+import io
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -42,24 +43,30 @@ class Meter:
             self.tell(min(self.done, self.total), self.total)
 
 
-class _Metered:
+class _Metered(io.RawIOBase):
     """A binary file that counts what is read of it; compressed bytes, so that the total is known."""
 
     def __init__(self, path: Path, meter: Meter) -> None:
+        super().__init__()
         self._file = path.open("rb")
         self._meter = meter
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._meter.add(len(data))
-        return data
+    def readable(self) -> bool:
+        return True
 
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(buffer)
+        self._meter.add(count)
+        return count
 
     def close(self) -> None:
         self._file.close()
+        super().close()
+
+
+def _bytes_of(path: Path, meter: Meter) -> bytes:
+    with _Metered(path, meter) as file:
+        return file.readall()
 
 
 def read_csv_pairs(path: Path, meter: Meter) -> Pairs:
@@ -123,7 +130,7 @@ def read_parquet_titles(path: Path, meter: Meter) -> dict[str, str]:
 
 def read_dat_pairs(path: Path, meter: Meter) -> Pairs:
     """Interactions of a MovieLens ratings.dat: user::item[::rating::timestamp], no header."""
-    data = _Metered(path, meter).read()
+    data = _bytes_of(path, meter)
     first = data.lstrip(b"\r\n").partition(b"\n")[0].strip()
     if not first:
         raise refusals.empty(path)
@@ -148,7 +155,7 @@ def read_dat_pairs(path: Path, meter: Meter) -> Pairs:
 
 def read_dat_titles(path: Path, meter: Meter) -> dict[str, str]:
     """Titles of a MovieLens movies.dat: item::title[::genres]; UTF-8 where it is valid, else Latin-1 as ML-1M is."""
-    data = _Metered(path, meter).read()
+    data = _bytes_of(path, meter)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -168,7 +175,7 @@ def read_dat_titles(path: Path, meter: Meter) -> dict[str, str]:
 
 def read_lightgcn_pairs(path: Path, meter: Meter) -> Pairs:
     """Interactions of a LightGCN train.txt: a line a user, `user item item ...`; a user alone adds nothing."""
-    data = _Metered(path, meter).read()
+    data = _bytes_of(path, meter)
 
     def ids_of(line: str) -> list[tuple[str, str]]:
         columns = itertools.chain(["user_id"], itertools.repeat("item_id"))
@@ -227,14 +234,15 @@ def _csv_header(path: Path) -> tuple[int, list[str]]:
 
 
 def _csv(path: Path, meter: Meter, types: dict[str, Any], *, multiline: bool) -> pa.Table:
-    stream = pa.PythonFile(_Metered(path, meter), mode="r")
-    return pa.csv.read_csv(
-        pa.CompressedInputStream(stream, "gzip") if path.suffix == ".gz" else stream,
-        parse_options=pa.csv.ParseOptions(newlines_in_values=multiline),
-        convert_options=pa.csv.ConvertOptions(
-            column_types=types, include_columns=list(types), strings_can_be_null=False
-        ),
-    )
+    with _Metered(path, meter) as file:
+        stream = pa.PythonFile(file, mode="r")
+        return pa.csv.read_csv(
+            pa.CompressedInputStream(stream, "gzip") if path.suffix == ".gz" else stream,
+            parse_options=pa.csv.ParseOptions(newlines_in_values=multiline),
+            convert_options=pa.csv.ConvertOptions(
+                column_types=types, include_columns=list(types), strings_can_be_null=False
+            ),
+        )
 
 
 def _dat(packed: bytes, names: list[str]) -> pa.Table:
