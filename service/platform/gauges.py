@@ -114,13 +114,16 @@ def stream_gauges(stream: ErasureStream) -> Gauges:
     ]
 
 
+def erasure_counts(connection: Connection, statuses: Sequence[str] | None = None) -> dict[str, int]:
+    """How many erasures have each of these statuses (without a list: each that occurs); absent means none."""
+    counting = select(erasures.c.status, func.count().label("n")).group_by(erasures.c.status)
+    if statuses is not None:
+        counting = counting.where(erasures.c.status.in_(statuses))
+    return {row.status: row.n for row in connection.execute(counting)}
+
+
 def _backlog(connection: Connection, now: datetime) -> Gauges:
-    rows = connection.execute(
-        select(erasures.c.status, func.count().label("n"))
-        .where(erasures.c.status.in_(OPEN))
-        .group_by(erasures.c.status)
-    )
-    counts: dict[str, int] = {row.status: row.n for row in rows}
+    counts = erasure_counts(connection, OPEN)
     oldest = connection.scalar(
         select(erasures.c.received_at).where(erasures.c.status == "accepted").order_by(erasures.c.seq).limit(1)
     )
