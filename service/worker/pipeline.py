@@ -273,14 +273,17 @@ class Pipeline:
             version = self.base
         else:
             version = None if run.course.live is None else run.course.live.version
-        settlement = Settlement(run.id, run.erasures, run.course, version, made, run.stages.of, self._covered(run))
+        started = self.house.clock.monotonic()
+
+        def stages(erasure_id: str) -> Mapping[str, Any]:
+            run.stages.lap("settled", self.house.clock.monotonic() - started)
+            return run.stages.of(erasure_id)
+
+        settlement = Settlement(run.id, run.erasures, run.course, version, made, stages, self._covered(run))
         self._enter(run, "settle")
-
-        def unit(connection: Connection) -> None:
-            with run.stages.timed("settled"):
-                settle(connection, self.house.lease, settlement, self.house.clock.now())
-
-        self.house.database.transact(unit)
+        self.house.database.transact(
+            lambda connection: settle(connection, self.house.lease, settlement, self.house.clock.now())
+        )
 
     def _covered(self, run: Run) -> int:
         """Everything accepted up to this seq is forgotten, or set aside, once the batch is settled."""

@@ -37,6 +37,11 @@ class Stages:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + self._clock.monotonic() - started
             self._ended[stage] = rfc3339(self._clock.now())
 
+    def lap(self, stage: str, seconds: float) -> None:
+        """Set what a stage has taken up to now: the last one is written before it can have ended."""
+        self._seconds[stage] = seconds
+        self._ended[stage] = rfc3339(self._clock.now())
+
     def of(self, erasure_id: str) -> dict[str, Mapping[str, Any]]:
         """The record of one erasure: stage -> {at, seconds}, with what it held before."""
         queued = {"at": self._queued_at, "seconds": round(self._queued[erasure_id], 6)}

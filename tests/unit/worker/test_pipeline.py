@@ -1,0 +1,403 @@
+"""What a batch of erasures comes to."""
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from model_store import Unwritable
+from service.evaluation.gate import GateReport
+from service.platform import tables
+from service.unlearning.protocol import ForgetResult
+from service.worker.engine import EncoderMissing, Plan, UnlearningEngine
+from service.worker.lease import Fenced
+from service.worker.pipeline import GATE_REFUSED, UNLEARNING_FAILED
+from tests.factories.workers import N_USERS, PAIRS, Home, engine_of, pipeline_of, waiting
+
+POISON = 7  # a user
+
+
+class Poisoned(UnlearningEngine):
+    """The real engine, but that it fails on any batch that names user 7."""
+
+    def apply(self, plan: Plan, fine_tune_epochs: int) -> ForgetResult:
+        if bool((plan.batch.edges[0] == POISON).any()):
+            raise RuntimeError("arithmetic")
+        return super().apply(plan, fine_tune_epochs)
+
+
+class Strict(UnlearningEngine):
+    """The real engine with a gate that refuses what was fine-tuned for less than `needed` epochs, or names user 7."""
+
+    needed = 0
+    asked: list[int]
+
+    def gate(self, plan: Plan, result: ForgetResult) -> GateReport:
+        self.asked = [*getattr(self, "asked", []), result.fine_tune_epochs]
+        bad = bool((plan.batch.edges[0] == POISON).any()) or result.fine_tune_epochs < self.needed
+        report = super().gate(plan, result)
+        return GateReport(not bad, report.figures, ("refused by the test",) if bad else ())
+
+
+class Lenient(UnlearningEngine):
+    """The real engine with a gate that passes everything: it measures, and the test decides."""
+
+    def gate(self, plan: Plan, result: ForgetResult) -> GateReport:
+        return GateReport(True, super().gate(plan, result).figures, ())
+
+
+def test_an_erasure_is_forgotten_and_its_version_live(place: Home) -> None:
+    """A pair goes out of the model, out of SQL, and into the log, together."""
+    erased = place.learnt[0]
+    erasure_id = place.accept(erased)
+
+    with pipeline_of(place) as pipeline:
+        held = pipeline.run(waiting(place))
+
+    row = place.erasure(erasure_id)
+    users, items = place.degrees(2)
+    users_before, items_before = place.degrees(1)
+    assert held == []
+    assert (row.status, row.version_before, row.version_after) == ("forgotten", 1, 2)
+    assert (place.alias("live"), place.alias("previous")) == (2, 1)
+    assert users_before[erased[0]] - users[erased[0]] == 1
+    assert items_before[erased[1]] - items[erased[1]] == 1
+    assert erased not in place.recorded()
+    assert len(place.recorded()) == len(PAIRS) - 1
+    assert place.events(erasure_id) == ["erasure.accepted", "erasure.forgotten"]
+
+
+def test_every_stage_of_an_erasure_is_timed(place: Home) -> None:
+    """The record of an erasure says when each stage ended and how long it took."""
+    erasure_id = place.accept(place.learnt[0])
+
+    with pipeline_of(place) as pipeline:
+        pipeline.run(waiting(place))
+
+    stages = place.erasure(erasure_id).stages
+    assert list(stages) == ["accepted", "queued", "applied", "gated", "published", "settled"]
+    assert all(stage["seconds"] >= 0 and stage["at"].endswith("Z") for stage in stages.values())
+
+
+@pytest.mark.P6
+def test_a_version_does_not_depend_on_how_erasures_were_batched(place: Home) -> None:
+    """Requests are cumulative: one batch of three and three batches of one give the same bytes."""
+    with pipeline_of(place) as pipeline:
+        for pair in place.learnt[:3]:
+            place.accept(pair)
+            pipeline.run(waiting(place))
+    stepwise = place.store.open("versions", 4, "embeddings.safetensors")
+
+    engine = engine_of(place)
+    demand = pipeline.ledger.demand
+    at_once = engine.embeddings(engine.apply(engine.plan(type(demand)(), demand), 0))
+
+    assert set(stepwise) == set(at_once)
+    for name, array in at_once.items():
+        assert np.array_equal(stepwise[name], array), name
+
+
+@pytest.mark.P6
+def test_a_manifest_names_its_base_its_encoders_and_its_erasures(place: Home) -> None:
+    """What is needed to make a version again is in its manifest."""
+    first, second = place.accept(place.learnt[0]), place.accept(place.learnt[9])
+
+    with pipeline_of(place) as pipeline:
+        pipeline.run(waiting(place)[:1])
+        pipeline.run(waiting(place))
+
+    facts = place.store.manifest("versions", 3).facts
+    digest = hashlib.sha256(f"{first}\n{second}\n".encode()).hexdigest()
+    assert (facts.parent, facts.kind) == (1, "forgotten")
+    assert facts.encoders == {"forget": 1, "dislike": 2}
+    assert (facts.requests.count, facts.requests.digest) == (2, digest)
+    assert facts.gate["passed"]
+    assert facts.dataset_hash == place.store.manifest("versions", 1).facts.dataset_hash
+
+
+def test_a_whole_user_is_reset(place: Home) -> None:
+    """Nothing of an erased user's vector is left."""
+    place.accept(users=[3])
+
+    with pipeline_of(place) as pipeline:
+        pipeline.run(waiting(place))
+
+    vectors = place.store.open("versions", 2, "embeddings.safetensors")
+    assert not vectors["users"][3].any()
+    assert place.degrees(2)[0][3] == 0
+    assert not [pair for pair in place.recorded() if pair[0] == 3]
+
+
+def test_a_whole_item_is_reset(place: Home) -> None:
+    """Nothing of an erased item's vector is left."""
+    place.accept(items=[5])
+
+    with pipeline_of(place) as pipeline:
+        pipeline.run(waiting(place))
+
+    vectors = place.store.open("versions", 2, "embeddings.safetensors")
+    assert not vectors["items"][5].any()
+    assert place.degrees(2)[1][5] == 0
+
+
+def test_what_the_model_never_learnt_makes_no_version(place: Home) -> None:
+    """An unknown user and a pair without an interaction are forgotten in the version that is live."""
+    never = next((u, i) for u in range(N_USERS) for i in range(5) if (u, i) not in set(PAIRS))
+    ids = [place.accept(never), place.accept((900, 1)), place.accept(users=[901])]
+
+    with pipeline_of(place) as pipeline:
+        pipeline.run(waiting(place))
+
+    assert [place.status(each) for each in ids] == ["forgotten"] * 3
+    assert {place.erasure(each).version_after for each in ids} == {1}
+    assert place.alias() == 1
+    assert place.store.numbers("versions") == [1]
+
+
+def test_an_erasure_that_is_asked_for_twice_makes_one_version(place: Home) -> None:
+    """The second erasure of a pair is forgotten in the version that lacks it already."""
+    first = place.accept(place.learnt[0])
+    with pipeline_of(place) as pipeline:
+        pipeline.run(waiting(place))
+        second = place.accept(place.learnt[0])
+        pipeline.run(waiting(place))
+
+    assert (place.erasure(first).version_after, place.erasure(second).version_after) == (2, 2)
+    assert place.status(second) == "forgotten"
+
+
+def test_both_modes_are_forgotten_in_one_version(place: Home) -> None:
+    """A batch may mix modes; each goes through its own encoder."""
+    place.accept(place.learnt[0])
+    place.accept(place.learnt[9], mode="dislike")
+
+    with pipeline_of(place, engine_of(place, kind=Lenient)) as pipeline:
+        pipeline.run(waiting(place))
+
+    before, after = place.degrees(1)[0], place.degrees(2)[0]
+    assert before.sum() - after.sum() == 2
+
+
+@pytest.mark.P9
+def test_an_erasure_cancelled_while_its_batch_runs_is_not_forgotten(place: Home) -> None:
+    """The batch is done anew without it: no live version lacks what nobody wants erased."""
+    kept, cancelled = place.accept(place.learnt[0]), place.accept(place.learnt[9])
+
+    with pipeline_of(place) as pipeline:
+        batch = waiting(place)
+        during(pipeline.engine, lambda: place.cancel(cancelled))
+        pipeline.run(batch)
+
+    live = place.alias()
+    assert live is not None
+    users, _ = place.degrees(live)
+    assert (place.status(kept), place.status(cancelled)) == ("forgotten", "cancelled")
+    assert users[place.learnt[9][0]] == place.degrees(1)[0][place.learnt[9][0]]
+    assert place.learnt[9] in place.recorded()
+    assert place.store.manifest("versions", live).facts.requests.count == 1
+    assert place.store.numbers("versions") == [1, live]
+
+
+@pytest.mark.P9
+def test_a_batch_whose_only_erasure_was_cancelled_comes_to_nothing(place: Home) -> None:
+    """Nothing is published and nothing moves."""
+    cancelled = place.accept(place.learnt[0])
+
+    with pipeline_of(place) as pipeline:
+        batch = waiting(place)
+        during(pipeline.engine, lambda: place.cancel(cancelled))
+        pipeline.run(batch)
+
+    assert place.alias() == 1
+    assert place.store.numbers("versions") == [1]
+    assert "erasure.forgotten" not in place.events()
+
+
+@pytest.mark.P9
+def test_an_erasure_accepted_while_a_batch_runs_belongs_to_the_next_one(place: Home) -> None:
+    """The version of the batch does not claim to cover it."""
+    first, late = place.accept(place.learnt[0]), list[str]()
+
+    with pipeline_of(place) as pipeline:
+        batch = waiting(place)
+        during(pipeline.engine, lambda: late.append(place.accept(place.learnt[9])))
+        pipeline.run(batch)
+
+        version = place.one(select(tables.versions).where(tables.versions.c.version == 2))
+        assert place.status(late[0]) == "accepted"
+        assert place.erasure(first).seq == version.erasure_seq < place.erasure(late[0]).seq
+
+        pipeline.run(waiting(place))
+    assert place.status(late[0]) == "forgotten"
+    assert place.alias() == 3
+
+
+@pytest.mark.P1
+def test_a_poisonous_erasure_is_set_aside_and_the_rest_goes_on(place: Home) -> None:
+    """One of eight makes the arithmetic fail: seven are forgotten, one needs attention and stays suppressed."""
+    pairs = [pair for pair in place.learnt if pair[0] < 7][::4][:7]
+    good = [place.accept(pair) for pair in pairs[:3]]
+    bad = place.accept(poisonous(place))
+    good += [place.accept(pair) for pair in pairs[3:]]
+
+    with pipeline_of(place, engine_of(place, kind=Poisoned)) as pipeline:
+        held = pipeline.run(waiting(place))
+
+    assert held == [(bad, UNLEARNING_FAILED)]
+    assert {place.status(each) for each in good} == {"forgotten"}
+    assert (place.status(bad), place.erasure(bad).needs) == ("needs_attention", UNLEARNING_FAILED)
+    assert place.events(bad) == ["erasure.accepted", "erasure.needs_attention"]
+    assert place.rows(select(tables.suppressions).where(tables.suppressions.c.erasure_id == bad))
+    assert poisonous(place) in place.recorded()
+
+
+def test_a_lone_failure_is_tried_again_before_it_is_set_aside(place: Home) -> None:
+    """A failure that goes away by itself needs nobody's attention."""
+    erasure_id = place.accept(place.learnt[0])
+
+    with pipeline_of(place) as pipeline:
+        failures = failing(pipeline.engine, times=place.settings.max_attempts - 1)
+        held = pipeline.run(waiting(place))
+
+    assert (held, place.status(erasure_id), failures) == ([], "forgotten", [])
+
+
+def test_what_the_gate_refuses_is_fine_tuned_until_it_passes(place: Home) -> None:
+    """The gate asks for two epochs: one is tried before, three are not."""
+    erasure_id = place.accept(place.learnt[0])
+    engine = engine_of(place, kind=Strict)
+    assert isinstance(engine, Strict)
+    engine.needed = 2
+
+    with pipeline_of(place, engine) as pipeline:
+        pipeline.run(waiting(place))
+
+    gate = place.one(select(tables.versions.c.gate).where(tables.versions.c.version == 2)).gate
+    assert engine.asked == [0, 1, 2]
+    assert gate["fine_tune_epochs"] == 2
+    assert place.status(erasure_id) == "forgotten"
+
+
+@pytest.mark.P5
+def test_what_the_gate_refuses_to_the_end_is_held_back(place: Home) -> None:
+    """The others of its batch are forgotten; the refused one stays suppressed, the last good version serves."""
+    good, bad = place.accept(place.learnt[0]), place.accept(poisonous(place))
+
+    with pipeline_of(place, engine_of(place, kind=Strict)) as pipeline:
+        held = pipeline.run(waiting(place))
+
+    assert held == [(bad, GATE_REFUSED)]
+    assert (place.status(good), place.status(bad)) == ("forgotten", "needs_attention")
+    live = place.alias()
+    assert live is not None
+    assert place.degrees(live)[0][7] == place.degrees(1)[0][7]
+    entry = place.one(
+        select(tables.audit_entries.c.body).where(tables.audit_entries.c.event == "erasure.needs_attention")
+    )
+    assert "refused by the test" in entry.body
+
+
+@pytest.mark.P10
+def test_a_batch_that_the_gate_refuses_as_a_whole_costs_a_bounded_number_of_tries(place: Home) -> None:
+    """When no half passes either, the rest is held together."""
+    ids = [place.accept(pair) for pair in place.learnt[:16]]
+    engine = engine_of(place, kind=Strict)
+    assert isinstance(engine, Strict)
+    engine.needed = 99
+
+    with pipeline_of(place, engine) as pipeline:
+        held = pipeline.run(waiting(place))
+
+    assert sorted(erasure_id for erasure_id, _ in held) == sorted(ids)
+    assert engine.asked.count(0) <= 16
+
+
+@pytest.mark.P2
+def test_a_worker_that_lost_its_lease_settles_nothing(place: Home) -> None:
+    """Another took over while the batch ran: what was published is taken away, the erasure waits for the other."""
+    erasure_id = place.accept(place.learnt[0])
+
+    with pipeline_of(place) as pipeline:
+        batch = waiting(place)
+        during(pipeline.engine, lambda: take_over(place))
+        with pytest.raises(Fenced):
+            pipeline.run(batch)
+
+    assert place.status(erasure_id) == "accepted"
+    assert place.alias() == 1
+    assert place.store.numbers("versions") == [1]
+
+
+@pytest.mark.P5
+def test_a_store_that_cannot_be_written_changes_nothing(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full: the batch comes to nothing, and succeeds when there is room again."""
+    erasure_id = place.accept(place.learnt[0])
+
+    with pipeline_of(place) as pipeline:
+        with monkeypatch.context() as patch:
+            patch.setattr("model_store.files.write_new", full_disk)
+            with pytest.raises(Unwritable):
+                pipeline.run(waiting(place))
+        assert (place.status(erasure_id), place.alias()) == ("accepted", 1)
+        assert place.store.numbers("versions") == [1]
+
+        pipeline.run(waiting(place))
+    assert place.status(erasure_id) == "forgotten"
+
+
+def test_without_an_encoder_erasures_wait(place: Home) -> None:
+    """A base that was not pre-trained is nobody's fault: nothing is set aside."""
+    erasure_id = place.accept(place.learnt[0])
+
+    engine = UnlearningEngine(place.store, 1, {}, place.settings)
+    with pipeline_of(place, engine) as pipeline, pytest.raises(EncoderMissing):
+        pipeline.run(waiting(place))
+
+    assert place.status(erasure_id) == "accepted"
+
+
+def poisonous(place: Home) -> tuple[int, int]:
+    """A pair of the poisonous user."""
+    return next(pair for pair in place.learnt if pair[0] == POISON)
+
+
+def during(engine: object, action: Callable[[], object]) -> None:
+    """Do something, once, while the engine applies the batch."""
+    assert isinstance(engine, UnlearningEngine)
+    apply, pending = engine.apply, [action]
+
+    def applying(plan: Plan, fine_tune_epochs: int) -> ForgetResult:
+        while pending:
+            pending.pop()()
+        return apply(plan, fine_tune_epochs)
+
+    engine.apply = applying  # type: ignore[method-assign]
+
+
+def failing(engine: object, times: int) -> list[int]:
+    """Make the engine fail so many times; returns what is left of them."""
+    assert isinstance(engine, UnlearningEngine)
+    apply, left = engine.apply, list(range(times))
+
+    def sometimes(plan: Plan, fine_tune_epochs: int) -> ForgetResult:
+        if left:
+            left.pop()
+            raise RuntimeError("passing trouble")
+        return apply(plan, fine_tune_epochs)
+
+    engine.apply = sometimes  # type: ignore[method-assign]
+    return left
+
+
+def take_over(place: Home) -> None:
+    """Another worker takes the lease."""
+    lease = tables.leases
+    with place.database.write() as connection:
+        connection.execute(lease.update().values(epoch=lease.c.epoch + 1, holder="another"))
+
+
+def full_disk(*_: object) -> None:
+    """What writing to a full disk does."""
+    raise OSError(28, "No space left on device")

@@ -1,0 +1,105 @@
+"""Bases and encoders, from SQL to the store."""
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+import migrations
+from model_store import ModelStore
+from service.platform import tables
+from service.platform.database import Database
+from service.platform.identity import load_identity
+from service.settings import Settings
+from service.unlearning.pretraining import PretrainingConfig
+from service.worker.training import NoBase, NothingToLearn, pretrain, train_base
+from tests.factories.workers import RECIPE, Home, teach, waiting, worker_of, working
+from tests.unit.worker.waiting import eventually
+
+
+def test_the_first_base_is_live(place: Home) -> None:
+    """It names its data, its recipe and its encoders."""
+    row = place.one(select(tables.versions))
+    facts = place.store.manifest("versions", 1).facts
+
+    assert (place.alias("live"), place.store.alias("live")) == (1, 1)
+    assert (row.kind, row.base) == ("base", 1)
+    assert row.manifest["encoders"] == {"forget": 1, "dislike": 2}
+    assert facts.config["training"]["epochs"] == RECIPE.training.epochs
+    assert place.store.manifest("encoders", 1).facts.parent == 1
+    assert place.events()[:2] == ["version.published", "alias.moved"]
+
+
+def test_a_base_never_learns_what_is_suppressed(place: Home) -> None:
+    """An erasure that is only accepted keeps its pairs out of the next base."""
+    place.accept(place.learnt[0])
+    place.accept(users=[3])
+
+    base = train_base(place.database, place.store, place.settings, RECIPE)
+
+    edges = place.store.open("versions", base.version, "base.safetensors")["edges"]
+    keys = place.store.open("versions", base.version, "embeddings.safetensors")["user_keys"]
+    assert 4 not in keys[edges[0]]
+    assert base.n_users == 59
+    assert not base.live
+
+
+@pytest.mark.P6
+def test_a_base_trained_again_on_the_same_data_is_the_same(place: Home) -> None:
+    """Its bytes follow from the data, the recipe and the seed."""
+    second = train_base(place.database, place.store, place.settings, RECIPE)
+
+    for file in ("base.safetensors", "embeddings.safetensors"):
+        first_tensors = place.store.open("versions", 1, file)
+        for name, array in place.store.open("versions", second.version, file).items():
+            assert np.array_equal(first_tensors[name], array), name
+
+
+@pytest.mark.P4
+def test_a_new_base_replaces_the_old_one_with_what_was_forgotten_meanwhile(place: Home) -> None:
+    """Erasures settled after its data was read are forgotten from it before it serves."""
+    before_it = place.accept(place.learnt[0])
+    with working(worker_of(place)):
+        eventually(lambda: place.status(before_it) == "forgotten")
+    base = train_base(place.database, place.store, place.settings, RECIPE, go_live=True)
+    after_it = place.accept(place.learnt[9])
+    with working(worker_of(place)):
+        eventually(lambda: place.status(after_it) == "forgotten")
+    live_without_encoder = place.alias()
+
+    recipe = PretrainingConfig(steps=0)
+    assert pretrain(place.database, place.store, place.settings, recipe).base == base.version
+    with working(worker_of(place)):
+        eventually(lambda: place.alias() not in (live_without_encoder, None))
+
+    live = place.alias()
+    row = place.one(select(tables.versions).where(tables.versions.c.version == live))
+    assert (row.base, row.kind) == (base.version, "forgotten")
+    assert row.erasure_seq >= place.erasure(after_it).seq
+    user = place.learnt[9][0]
+    degrees = place.store.open("versions", row.version, "embeddings.safetensors")["user_degrees"]
+    of_base = place.store.open("versions", base.version, "embeddings.safetensors")["user_degrees"]
+    assert of_base[user] - degrees[user] == 1
+    assert waiting(place) == ()
+
+
+def test_a_new_base_with_nothing_to_forget_serves_itself(place: Home) -> None:
+    """No version is made where the base is what is wanted."""
+    base = teach(place, go_live=True, modes=["forget"])
+
+    with working(worker_of(place)):
+        eventually(lambda: place.alias() == base)
+
+    assert place.store.numbers("versions") == [1, base]
+
+
+def test_too_little_data_is_refused(settings: Settings) -> None:
+    """An empty database trains nothing and says what to do."""
+    migrations.upgrade(settings.sql_url)
+    database = Database(settings.sql_url)
+    store = ModelStore(settings.store_root, key=load_identity(settings).derive("manifest"))
+
+    with pytest.raises(NothingToLearn, match="Import"):
+        train_base(database, store, settings, RECIPE)
+    with pytest.raises(NoBase):
+        pretrain(database, store, settings, PretrainingConfig(steps=0))
+    database.close()
