@@ -36,7 +36,11 @@ IfMatch = Annotated[str | None, Header(description='The version that must be liv
 
 
 @router.get(
-    "/versions", response_model=VersionPage, responses=problems(*_ALWAYS, InvalidCursor), summary="List the versions"
+    "/versions",
+    operation_id="list_versions",
+    response_model=VersionPage,
+    responses=problems(*_ALWAYS, InvalidCursor),
+    summary="List the versions",
 )
 async def list_versions(services: ServicesDep, _auditor: Auditor, cursor: Cursor = None, limit: Limit = 50) -> Response:
     """Every version ever published, the newest first; purged ones keep their manifest."""
@@ -47,6 +51,7 @@ async def list_versions(services: ServicesDep, _auditor: Auditor, cursor: Cursor
 
 @router.get(
     "/versions/{version}",
+    operation_id="get_version",
     response_model=VersionDetail,
     responses=problems(*_ALWAYS, VersionUnknown),
     summary="Show a version",
@@ -63,6 +68,7 @@ async def get_version(version: Number, services: ServicesDep, _auditor: Auditor)
 
 @router.get(
     "/aliases/live",
+    operation_id="get_live",
     response_model=Alias,
     responses=problems(*_ALWAYS, AliasUnset),
     summary="Show the live version",
@@ -74,6 +80,7 @@ async def get_live(services: ServicesDep, _auditor: Auditor) -> Response:
 
 @router.put(
     "/aliases/live",
+    operation_id="put_live",
     response_model=Alias,
     responses=problems(*_ALWAYS, VersionUnknown, VersionNotReady, VersionFenced, VersionDamaged, AliasMoved),
     summary="Make a version live",

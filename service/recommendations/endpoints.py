@@ -1,95 +1,94 @@
-"""REST of recommendations: the hot path, so answers are written as bytes and no model is built on the way."""
+"""REST of recommendations: the hot path, so parameters and answers pass without models being built on the way."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import Response
 
-from service.platform.dependencies import Recommender, ServicesDep
-from service.platform.ids import ItemId, PathItemId, PathUserId
+from service.platform.auth import Scope, require
+from service.platform.dependencies import Recommender, ServicesDep, services_of
 from service.platform.problem import InvalidRequest, ModelUnavailable, ScopeMissing, Unauthenticated, problems
 from service.recommendations import service
-from service.recommendations.schemas import (
-    EXCLUDE_MAX,
-    N_MAX,
-    ManyRecommendations,
-    Recommendations,
-    RecommendMany,
-    SimilarItems,
+from service.recommendations.query import (
+    RecommendQuery,
+    SimilarQuery,
+    ask_of,
+    described,
+    item_id_of,
+    number_of,
+    user_id_of,
 )
+from service.recommendations.routing import LeanRoute
+from service.recommendations.schemas import ManyRecommendations, Recommendations, RecommendMany, SimilarItems
 from service.recommendations.service import Answer, Ask, ItemUnknown
 
+lean = APIRouter(prefix="/v1", tags=["recommendations"], route_class=LeanRoute)
 router = APIRouter(prefix="/v1", tags=["recommendations"])
+
+_GUARDS = [Depends(require(Scope.RECOMMEND))]
 
 _PROBLEMS = (Unauthenticated, ScopeMissing, InvalidRequest, ModelUnavailable)
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
-    304: {"description": "The answer is the one that If-None-Match names."}
+    304: {"description": "The answer is one of those that If-None-Match names."}
 }
 
-N = Annotated[int, Query(ge=1, le=N_MAX, description="Most items of the answer.")]
-ExcludeSeen = Annotated[bool, Query(description="Leave out what the user interacted with.")]
-Exclude = Annotated[
-    list[ItemId], Query(max_length=EXCLUDE_MAX, description="Item ids to leave out; repeat the parameter for each.")
-]
-IfNoneMatch = Annotated[str | None, Header(description="ETags that the caller holds.")]
 
-
-@router.get(
+@lean.get(
     "/users/{user_id}/recommendations",
+    dependencies=_GUARDS,
+    operation_id="recommend",
     response_model=Recommendations,
     responses=problems(*_PROBLEMS) | _NOT_MODIFIED,
+    openapi_extra=described("user_id", RecommendQuery),
     summary="Top items of a user",
 )
-async def recommend(
-    user_id: PathUserId,
-    services: ServicesDep,
-    _recommender: Recommender,
-    n: N = 20,
-    exclude_seen: ExcludeSeen = True,
-    exclude: Exclude = [],  # noqa: B006  # FastAPI copies it
-    if_none_match: IfNoneMatch = None,
-) -> Response:
+async def recommend(request: Request) -> Response:
     """The user's top items in the live version, ranked exactly over the whole catalogue.
 
     Every erasure accepted before the question is honoured, whatever version answers. An unknown user gets popular
     items, with `personalised: false`; a user recorded since the last training is folded in from their interactions.
     """
-    answer = await service.recommend(services, user_id, Ask(n, exclude_seen, exclude))
-    return _response(answer, if_none_match)
+    answer = await service.recommend(services_of(request), user_id_of(request), ask_of(request))
+    return _response(request, answer)
 
 
 @router.post(
     "/recommendations",
+    operation_id="recommend_many",
     response_model=ManyRecommendations,
     responses=problems(*_PROBLEMS),
     summary="Top items of many users",
 )
 async def recommend_many(body: RecommendMany, services: ServicesDep, _recommender: Recommender) -> Response:
     """The top items of up to 1,000 users; each answer names the version that gave it."""
-    ask = Ask(body.n, body.exclude_seen, body.exclude)
+    ask = Ask(body.n, body.exclude_seen, tuple(body.exclude))
     content = await service.recommend_many(services, body.users, ask)
     return Response(content, media_type="application/json", headers={"Cache-Control": "private"})
 
 
-@router.get(
+@lean.get(
     "/items/{item_id}/similar",
+    dependencies=_GUARDS,
+    operation_id="similar_items",
     response_model=SimilarItems,
     responses=problems(*_PROBLEMS, ItemUnknown) | _NOT_MODIFIED,
+    openapi_extra=described("item_id", SimilarQuery),
     summary="Items like an item",
 )
-async def similar(
-    item_id: PathItemId,
-    services: ServicesDep,
-    _recommender: Recommender,
-    n: N = 20,
-    if_none_match: IfNoneMatch = None,
-) -> Response:
+async def similar(request: Request) -> Response:
     """The items whose vectors point most nearly the same way as this one's, in the live version."""
-    return _response(await service.similar(services, item_id, n), if_none_match)
+    answer = await service.similar(services_of(request), item_id_of(request), number_of(request))
+    return _response(request, answer)
 
 
-def _response(answer: Answer, if_none_match: str | None) -> Response:
+router.routes[:0] = lean.routes
+
+
+def _response(request: Request, answer: Answer) -> Response:
     etag = answer.etag
     headers = {"ETag": etag, "Cache-Control": "private"}
-    if if_none_match is not None and (if_none_match.strip() == "*" or etag in if_none_match):
+    held = request.headers.get("if-none-match")
+    if held is not None and (held.strip() == "*" or etag in held):
         return Response(status_code=304, headers=headers)
     return Response(answer.body, media_type="application/json", headers=headers)

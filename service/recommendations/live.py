@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from threadpoolctl import ThreadpoolController
@@ -10,12 +11,13 @@ from threadpoolctl import ThreadpoolController
 from model_store import ModelStore, StoreError
 from service.models import service as models
 from service.platform import metrics
-from service.platform.clock import Clock
+from service.platform.clock import Clock, SystemClock
 from service.platform.database import Database
 from service.platform.dependencies import LiveStatus
 from service.platform.logging import error_facts
 from service.platform.problem import ModelUnavailable
 from service.recommendations.model import LoadedModel, UnusableVersion, load_model
+from service.recommendations.together import Together
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
@@ -34,9 +36,14 @@ class LiveRanker:
     a growing pause, or at once when SQL names another one.
     """
 
-    def __init__(self, database: Database, store: ModelStore, clock: Clock, *, load: Loader | None = None) -> None:
-        """`load` turns a number into a loaded version; tests give their own."""
-        self._database, self._clock = database, clock
+    def __init__(
+        self, database: Database, store: ModelStore, clock: Clock | None = None, *, load: Loader | None = None
+    ) -> None:
+        """`load` turns a number into a loaded version; tests give their own.
+
+        `together` gathers the questions that this version answers in one turn of the event loop.
+        """
+        self._database, self._clock = database, clock or SystemClock()
         self._load = load or (lambda version: load_model(store, database, version))
         self._loaded: LoadedModel | None = None
         self._flight: asyncio.Task[None] | None = None
@@ -45,6 +52,7 @@ class LiveRanker:
         self._problem: str | None = None
         self._pause_s = BACKOFF_FIRST_S
         self._retry_at = 0.0
+        self.together: Together[Any, Any] = Together()
 
     async def start(self) -> None:
         """Load the live version, if there is one, and keep following it; never raises for a bad or missing one."""
@@ -122,7 +130,8 @@ class LiveRanker:
         # Without traffic nobody would notice: a moved alias leaves memory, a repaired version comes back.
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            await self._catch_up(self._refused)
+            if self._clock.monotonic() >= self._retry_at:
+                await self._catch_up()
 
 
 def one_blas_thread() -> None:

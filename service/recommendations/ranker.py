@@ -5,7 +5,7 @@ NumPy alone: an API process never imports the training library.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
 NO_ROW = -1
-_NO_ROWS: Rows = np.empty(0, np.int64)
+_BLOCK = 32  # scores; a block's maximum is what `top` looks at first
 
 
 class Ranker(Protocol):
@@ -92,11 +92,23 @@ def top(scores: Scores, n: int) -> Rows:
     Returns:
         int64 of shape (at most n,).
     """
-    if n < len(scores):
-        rows = np.flatnonzero(scores >= np.partition(scores, len(scores) - n)[-n])
-    else:
-        rows = np.arange(len(scores))
+    rows = np.flatnonzero(scores >= _bound(scores, n))
     candidates = scores[rows]
     order = np.argsort(-candidates, kind="stable")[:n]
     found: Rows = rows[order][candidates[order] > -np.inf]
     return found
+
+
+def _bound(scores: Scores, n: int) -> np.float32:
+    """Return a value that at least `n` of the scores reach, and few more.
+
+    The n-th highest maximum of some disjoint blocks is one: each of the n blocks has a score that reaches it. Finding
+    it takes a third of the time of finding the n-th highest score itself.
+    """
+    n_blocks = len(scores) // _BLOCK
+    if n_blocks >= 2 * n:
+        maxima = scores[: n_blocks * _BLOCK].reshape(_BLOCK, n_blocks).max(axis=0)
+        return cast(np.float32, np.partition(maxima, n_blocks - n)[-n])
+    if n < len(scores):
+        return cast(np.float32, np.partition(scores, len(scores) - n)[-n])
+    return np.float32(-np.inf)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,7 @@ _NO_TEXT = cast(null(), Text)
 _NO_BYTES = cast(null(), LargeBinary)
 
 
-@dataclass(frozen=True)
-class UserReading:
+class UserReading(NamedTuple):
     """What SQL says of one user at one instant: everything that an answer must honour.
 
     `history` holds item keys, `hidden` digests of the items suppressed for this user, `withdrawn` digests of the items

@@ -3,9 +3,9 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import orjson
@@ -19,6 +19,7 @@ from service.recommendations.live import LiveRanker
 from service.recommendations.model import LoadedModel
 from service.recommendations.ranker import NO_ROW, Rows, Scores, top
 from service.recommendations.repository import UserReading
+from service.recommendations.together import Together
 
 CHUNK = 16  # users scored together in a call for many: the event loop is free again after about 3 ms
 _NO_ROWS: Rows = np.empty(0, np.int64)
@@ -54,12 +55,14 @@ class Answer:
         return f'W/"v{self.version}-{hashlib.blake2b(self.body, digest_size=8).hexdigest()}"'
 
 
-@dataclass(frozen=True)
-class _Person:
+Question = tuple[str, Ask]
+
+
+class _Person(NamedTuple):
     """A user in the terms of a version: row, item rows seen, item rows that must not show. Rows may repeat."""
 
     row: int
-    seen: Rows = field(default_factory=lambda: _NO_ROWS)
+    seen: Rows = _NO_ROWS
     suppressed: Sequence[int] = ()
 
     @property
@@ -74,9 +77,14 @@ async def recommend(services: Services, user_id: str, ask: Ask) -> Answer:
     Raises:
         ModelUnavailable: no version is loaded yet.
     """
-    readings = await services.database.run_read(partial(_read, services, [user_id]))
-    model = await _live(services).follow(readings[0].live)
-    return _answers(model, [user_id], readings, _excluded(services, model, ask), ask)[0]
+    together: Together[Question, Answer] = _live(services).together
+    return await together.ask((user_id, ask), partial(_answer_all, services))
+
+
+async def _answer_all(services: Services, questions: Sequence[Question]) -> list[Answer]:
+    readings = await services.database.run_read(partial(_read, services, [user_id for user_id, _ in questions]))
+    model = await _live(services).follow(readings[-1].live)
+    return _answers(services, model, questions, readings)
 
 
 async def recommend_many(services: Services, user_ids: Sequence[str], ask: Ask) -> bytes:
@@ -84,9 +92,8 @@ async def recommend_many(services: Services, user_ids: Sequence[str], ask: Ask) 
     bodies: list[bytes] = []
     for begin in range(0, len(user_ids), CHUNK):
         ids = user_ids[begin : begin + CHUNK]
-        readings = await services.database.run_read(partial(_read, services, ids))
-        model = await _live(services).follow(readings[-1].live)
-        bodies += [a.body for a in _answers(model, ids, readings, _excluded(services, model, ask), ask)]
+        answers = await _answer_all(services, [(user_id, ask) for user_id in ids])
+        bodies += [answer.body for answer in answers]
         await asyncio.sleep(0)  # others get their turn between two chunks
     return b'{"results":[' + b",".join(bodies) + b"]}"
 
@@ -124,18 +131,19 @@ def _excluded(services: Services, model: LoadedModel, ask: Ask) -> list[int]:
 
 
 def _answers(
-    model: LoadedModel, user_ids: Sequence[str], readings: Sequence[UserReading], excluded: list[int], ask: Ask
+    services: Services, model: LoadedModel, questions: Sequence[Question], readings: Sequence[UserReading]
 ) -> list[Answer]:
     people = [_person(model, reading) for reading in readings]
     known = [person for person in people if person.known]
     scored = iter(model.ranker.scores([p.row for p in known], [p.seen for p in known]) if known else ())
     answers = []
-    for user_id, person in zip(user_ids, people, strict=True):
+    for (user_id, ask), person in zip(questions, people, strict=True):
         scores = next(scored) if person.known else model.popularity.copy()
-        rows = _choose(model, scores, person, excluded, ask)
+        rows = _choose(model, scores, person, _excluded(services, model, ask), ask)
         head = {"user_id": user_id, "model_version": model.version, "personalised": person.known}
         answers.append(Answer(_body(head, model, scores, rows), model.version))
-    metrics.recommend_unknown_users_total.inc(len(people) - len(known))
+    if len(known) < len(people):
+        metrics.recommend_unknown_users_total.inc(len(people) - len(known))
     return answers
 
 
