@@ -1,0 +1,130 @@
+"""Talking to a running service over REST, with every refusal as one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from service.cli.failures import Refusal
+
+if TYPE_CHECKING:
+    import httpx
+
+WAIT_MAX_S = 30
+
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url", envvar="EXPUNGE_URL", help="Where the service answers.", show_default="http://127.0.0.1:8080"
+    ),
+]
+Key = Annotated[str | None, typer.Option("--key", envvar="EXPUNGE_API_KEY", help="API key, exp_...")]
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+
+
+class ServiceClient:
+    """A service over REST. Every method raises Refusal when the service is away or says no."""
+
+    def __init__(self, url: str, key: str | None, timeout_s: float = 10.0) -> None:
+        import httpx
+
+        self._httpx = httpx
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        try:
+            self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s)
+        except (httpx.InvalidURL, ValueError) as error:
+            msg = "That is no URL of a service. Give one as http://127.0.0.1:8080."
+            raise Refusal(msg) from error
+        self._url = url
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
+
+    def ready(self) -> Mapping[str, Any]:
+        """The readiness document, whether or not the service is ready."""
+        return self._json(self._send("GET", "/readyz", params={"verbose": "1"}))
+
+    def recommendations(self, user_id: str, n: int = 10, *, exclude_seen: bool = True) -> Mapping[str, Any]:
+        """The top n items of a user."""
+        params = {"n": n, "exclude_seen": str(exclude_seen).lower()}
+        return self._ok("GET", f"/v1/users/{quote(user_id, safe='')}/recommendations", params=params)
+
+    def interactions(self, user_id: str) -> list[Mapping[str, Any]]:
+        """Everything that is recorded of a user."""
+        return list(self.pages(f"/v1/users/{quote(user_id, safe='')}/interactions", "interactions"))
+
+    def erase(
+        self, body: Mapping[str, Any], *, idempotency_key: str | None = None, wait_s: int = 0
+    ) -> Mapping[str, Any]:
+        """Ask for an erasure, and wait up to `wait_s` (at most 30) seconds until the model has forgotten it."""
+        headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
+        if wait_s:
+            headers["Prefer"] = f"wait={min(wait_s, WAIT_MAX_S)}"
+        return self._ok("POST", "/v1/erasures", json=body, headers=headers, timeout=10.0 + min(wait_s, WAIT_MAX_S))
+
+    def erasure(self, erasure_id: str) -> Mapping[str, Any]:
+        """How far an erasure is."""
+        return self._ok("GET", f"/v1/erasures/{erasure_id}")
+
+    def version(self, number: int) -> Mapping[str, Any]:
+        """One version of the model."""
+        return self._ok("GET", f"/v1/models/versions/{number}")
+
+    def audit(self, erasure_id: str | None = None) -> Iterator[Mapping[str, Any]]:
+        """Entries of the audit log, the oldest first."""
+        params = {} if erasure_id is None else {"erasure_id": erasure_id}
+        return self.pages("/v1/audit/entries", "entries", params)
+
+    def pages(self, path: str, name: str, params: Mapping[str, Any] | None = None) -> Iterator[Mapping[str, Any]]:
+        """Every element of a list, page after page."""
+        page = self._ok("GET", path, params=dict(params or {}))
+        yield from page[name]
+        while page.get("next"):
+            page = self._ok("GET", page["next"])
+            yield from page[name]
+
+    def _ok(self, method: str, path: str, **options: Any) -> Mapping[str, Any]:
+        response = self._send(method, path, **options)
+        if response.is_success:
+            return self._json(response)
+        raise Refusal(_sentence(response))
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        httpx = self._httpx
+        try:
+            return self._http.request(method, path, **options)
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            msg = "That is no URL of a service. Give one as http://127.0.0.1:8080."
+            raise Refusal(msg) from error
+        except httpx.TimeoutException as error:
+            msg = f"The service at {self._url} does not answer in time. Try again, or look at its /readyz?verbose=1."
+            raise Refusal(msg) from error
+        except httpx.HTTPError as error:
+            msg = f"No service answers at {self._url}. Start one with `expunge serve`, or name another with --url."
+            raise Refusal(msg) from error
+
+    def _json(self, response: httpx.Response) -> Mapping[str, Any]:
+        try:
+            document = response.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            msg = f"What answers at {self._url} is not this service. Name another with --url."
+            raise Refusal(msg)
+        return document
+
+
+def _sentence(response: httpx.Response) -> str:
+    """What a problem+json answer says, in one line."""
+    try:
+        problem = response.json()
+        detail = str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"The service answered with status {response.status_code} and no explanation."
+    errors = "; ".join(f"{error['pointer']}: {error['detail']}" for error in problem.get("errors", ())[:3])
+    return f"{detail} ({errors})" if errors else detail

@@ -1,0 +1,38 @@
+"""`expunge demo`: the whole story on a terminal, on real data, every figure measured while it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from service.cli.context import Json, settings_of
+
+Data = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Data set to take [ml-100k of EXPUNGE_DATA_DIR].")
+]
+Keep = Annotated[bool, typer.Option("--keep", help="Leave the service running, with its home.")]
+
+
+def demo(context: typer.Context, data: Data = None, keep: Keep = False, json_file: Json = None) -> None:
+    """Tell the whole story: learn, serve, erase, hide, forget, compare with retraining, read the log.
+
+    Takes a home of its own, a temporary one unless --home names one. Without data at hand MovieLens 100K is downloaded,
+    and where that fails a generated data set is taken, and said so.
+    """
+    from service.cli.demo.stage import Plan, left_aside
+    from service.cli.demo.story import Story
+
+    aside = left_aside()
+    settings = settings_of(context)
+    plan = Plan(
+        data=data,
+        data_dir=settings.data_dir,
+        cache=settings.home,
+        home=context.find_root().obj.home,
+        keep=keep,
+        json_file=json_file,
+        left_aside=aside,
+    )
+    Story(plan).tell()

@@ -1,0 +1,106 @@
+"""What the story measured: the document that `--json` writes, key by key."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """How large the data set is."""
+
+    name: str
+    n_users: int
+    n_items: int
+    n_train: int
+    n_test: int
+
+
+@dataclass(frozen=True)
+class TrainFacts:
+    """How the base was trained, and how good it is on the test part."""
+
+    seconds: float
+    epochs: int
+    recall_at_20: float
+    ndcg_at_20: float
+
+
+@dataclass(frozen=True)
+class PretrainFacts:
+    """How the influence encoder was pre-trained."""
+
+    seconds: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class ErasureFacts:
+    """One erasure over REST. Seconds are the caller's, but for `seconds_apply`, the worker's unlearning step."""
+
+    id: str
+    requested: int
+    matched: int
+    seconds_accept: float
+    seconds_forgotten: float
+    seconds_apply: float
+    version_before: int
+    version_after: int
+    fine_tune_epochs: int
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Ranking quality on the test part."""
+
+    recall_at_20: float
+    ndcg_at_20: float
+
+
+@dataclass(frozen=True)
+class MembershipFacts:
+    """Can one tell from the scores that the erased pairs were learnt? See methods of `service.evaluation`."""
+
+    auc_heldout: float
+    p_erased: float
+    p_heldout: float
+    p_negative: float
+    mi_bf: float
+    mi_ng: float
+
+
+@dataclass(frozen=True)
+class RetrainFacts:
+    """How long training from scratch on what remains takes."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same ruler for three models: `before`, `after` and `retrain`, and how long the last one took."""
+
+    quality: dict[str, Quality]
+    membership: dict[str, MembershipFacts]
+    retrain: RetrainFacts
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The document of `expunge demo --json`."""
+
+    dataset: DatasetFacts
+    train: TrainFacts
+    pretrain: PretrainFacts
+    erasure: ErasureFacts
+    comparison: Comparison
+
+    @property
+    def speedup(self) -> float:
+        """Seconds of retraining over seconds of the unlearning step."""
+        return self.comparison.retrain.seconds / max(self.erasure.seconds_apply, 1e-9)
+
+    def document(self) -> dict[str, Any]:
+        """Plain values: dataset, train, pretrain, erasure, quality, membership, retrain, speedup."""
+        facts = asdict(self)
+        comparison = facts.pop("comparison")
+        return {**facts, **comparison, "speedup": self.speedup}

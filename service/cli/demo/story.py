@@ -1,0 +1,337 @@
+"""The story, act by act. Everything it tells is measured while it is told; the service is reached over REST only."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+from service.cli.client import ServiceClient
+from service.cli.context import Home, open_home
+from service.cli.demo.choice import choose
+from service.cli.demo.measure import Ruler, make_ruler, readout_of
+from service.cli.demo.outcome import (
+    Comparison,
+    DatasetFacts,
+    ErasureFacts,
+    Outcome,
+    PretrainFacts,
+    RetrainFacts,
+    TrainFacts,
+)
+from service.cli.demo.show import Show
+from service.cli.demo.stage import Plan, RunningService, stage_home
+from service.cli.failures import Refusal
+from service.cli.learn import epochs_told, steps_told
+from service.cli.terminal import Terminal, duration, make_console, short, write_json
+from service.interactions.datasets import find_dataset
+from service.interactions.importing import import_dataset
+from service.platform import auth
+from service.platform.clock import SystemClock
+from service.recommender.backbones import LightGCN
+from service.recommender.dataset import Dataset
+from service.recommender.training import TrainingConfig
+from service.settings import load_settings
+from service.unlearning.pretraining import PretrainingConfig
+from service.worker import training as workshop
+
+SHOWN = 10
+COMPARED = 100
+FORGOTTEN_WITHIN_S = 120.0
+POLL_S = 0.02
+
+Item = Mapping[str, Any]
+
+# Chosen for about a hundred thousand interactions and a minute's patience; `expunge train` has the defaults for more.
+TRAINING = TrainingConfig(
+    embedding_size=64, batch_size=2048, learning_rate=5e-3, final_learning_rate=1e-3, epochs=40, patience=3
+)
+PRETRAINING = PretrainingConfig(mode="forget", steps=150)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What training gave, and the ruler for its base."""
+
+    train: TrainFacts
+    pretrain: PretrainFacts
+    ruler: Ruler
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Whose interactions are erased: outside ids, and rows of the base."""
+
+    user_id: str
+    item_ids: tuple[str, ...]
+    user: int
+    items: Any
+
+
+@dataclass(frozen=True)
+class Waited:
+    """How the wait for the model ended: the erasure's last state, its seconds, and what was answered meanwhile."""
+
+    state: Mapping[str, Any]
+    seconds: float
+    answers: int
+    versions: tuple[int, ...]
+
+
+class Story:
+    """Tells the whole story on standard output (on standard error where the JSON goes there).
+
+    Args:
+        plan: what was asked for.
+        training: settings of the base.
+        pretraining: settings of the influence encoder.
+    """
+
+    def __init__(
+        self, plan: Plan, training: TrainingConfig = TRAINING, pretraining: PretrainingConfig = PRETRAINING
+    ) -> None:
+        self.plan, self.training, self.pretraining = plan, training, pretraining
+        console = make_console(sys.stderr if str(plan.json_file) == "-" else sys.stdout)
+        self.terminal, self.show = Terminal(console), Show(console)
+
+    def tell(self) -> Outcome:
+        """All acts; the service is ended at the end unless it is to be kept."""
+        started = time.monotonic()
+        if self.plan.left_aside:
+            names = ", ".join(self.plan.left_aside)
+            self.show.say(f"Left aside, for the demonstration has a home of its own: {names}.")
+        with stage_home(self.plan) as folder, open_home(load_settings(home=folder), upgrade=True) as home:
+            outcome = self._acts(home)
+        if self.plan.json_file is not None:
+            write_json(self.plan.json_file, outcome.document())
+        self.show.say(f"Told in {duration(time.monotonic() - started)}; every figure was measured in this run.")
+        return outcome
+
+    def _acts(self, home: Home) -> Outcome:
+        dataset = self._data()
+        learnt = self._learn(home, dataset)
+        at, scopes = SystemClock().now(), frozenset({auth.Scope.ADMIN})
+        key = home.database.transact(lambda connection: auth.create_key(connection, "demonstration", scopes, at))
+        service = RunningService(home.settings.home, keep=self.plan.keep)
+        kept = False
+        try:
+            self._serve(service)
+            with closing(ServiceClient(service.url, key.token, timeout_s=30.0)) as client:
+                outcome = self._over_rest(home, client, dataset, learnt)
+            kept = self.plan.keep
+        finally:
+            if not kept:
+                service.stop()
+        if kept:
+            self._keep(service, key.token, outcome)
+        return outcome
+
+    def _data(self) -> Dataset:
+        self.show.section("1. Data")
+        with self.terminal.step("Reading", "bytes") as progress:
+            found = find_dataset(self.plan.data, self.plan.data_dir, self.plan.cache, progress=progress)
+        dataset = found.dataset
+        self.show.say(found.note)
+        self.show.say(
+            f"{len(dataset.users):,} people, {len(dataset.items):,} items, {len(dataset.train):,} interactions to "
+            f"learn from. {len(dataset.test):,} more are held out: no model sees them."
+        )
+        return dataset
+
+    def _learn(self, home: Home, dataset: Dataset) -> Learnt:
+        self.show.section("2. A recommender learns, and learns to forget")
+        with self.terminal.step("Recording", "interactions") as progress:
+            import_dataset(home.database, home.identity, dataset, progress)
+        recipe = workshop.Recipe(LightGCN(), self.training)
+        parts = (home.database, home.store, home.settings)
+        with self.terminal.step("Training", "epochs", self.training.epochs) as progress:
+            base = workshop.train_base(*parts, recipe, epochs_told(progress))
+        ruler = make_ruler(home, dataset, base.version)
+        quality = ruler.quality(ruler.base.state.readout)
+        self.show.say(
+            f"LightGCN, {self.training.embedding_size} dimensions: Recall@20 {quality.recall_at_20:.4f}, NDCG@20 "
+            f"{quality.ndcg_at_20:.4f} on the held-out part. This is version {base.version}."
+        )
+        with self.terminal.step("Pre-training", "steps", self.pretraining.steps) as progress:
+            encoder = workshop.pretrain(*parts, self.pretraining, steps_told(progress))
+        self.show.say("The influence encoder (mode forget) is ready: from now on, forgetting needs no training.")
+        return Learnt(
+            TrainFacts(base.training.seconds, base.training.epochs, quality.recall_at_20, quality.ndcg_at_20),
+            PretrainFacts(encoder.pretraining.seconds, self.pretraining.steps),
+            ruler,
+        )
+
+    def _serve(self, service: RunningService) -> None:
+        self.show.section("3. The service")
+        seconds = service.start()
+        self.show.say(
+            f"API, worker and stream server are up, each a process of its own, after {duration(seconds)}. "
+            f"From here on everything goes over REST: {service.url}"
+        )
+
+    def _over_rest(self, home: Home, client: ServiceClient, dataset: Dataset, learnt: Learnt) -> Outcome:
+        cast = _cast(learnt.ruler)
+        before = self._recommended(client, cast)
+        erasure = self._erase(client, cast, before)
+        comparison = self._compare(home, learnt.ruler, cast, erasure)
+        self._audit(client, erasure)
+        sizes = (len(dataset.users), len(dataset.items), len(dataset.train), len(dataset.test))
+        facts = DatasetFacts(dataset.name, *sizes)
+        outcome = Outcome(facts, learnt.train, learnt.pretrain, erasure, comparison)
+        self.show.section("8. In short")
+        self.show.summary(outcome)
+        return outcome
+
+    def _recommended(self, client: ServiceClient, cast: Cast) -> list[Item]:
+        self.show.section(f"4. Ten recommendations for user {cast.user_id}")
+        answer = client.recommendations(cast.user_id, COMPARED)
+        self.show.titles(answer["items"][:SHOWN], f"Version {answer['model_version']} recommends")
+        return list(answer["items"])
+
+    def _erase(self, client: ServiceClient, cast: Cast, before: Sequence[Item]) -> ErasureFacts:
+        known = client.interactions(cast.user_id)
+        n_erased = len(cast.item_ids)
+        self.show.section(f"5. User {cast.user_id} wants {n_erased} of {len(known)} interactions erased")
+        titles = {each["item_id"]: each.get("title") or each["item_id"] for each in known}
+        for item_id in cast.item_ids:
+            self.show.say(f"   - {titles.get(item_id, item_id)}")
+        ranks = self._ranks(client, cast)
+        pairs = [{"user_id": cast.user_id, "item_id": item_id} for item_id in cast.item_ids]
+        started = time.perf_counter()
+        accepted = client.erase({"interactions": pairs, "mode": "forget"})
+        accept_s = time.perf_counter() - started
+        n_left = len(client.interactions(cast.user_id))
+        hidden_s = time.perf_counter() - started
+        self.show.say(
+            f"POST /v1/erasures: accepted after {duration(accept_s)}. In that one transaction it was stored, hidden "
+            f"and written to the log; {accepted['matched']} of {accepted['requested']} were on record."
+        )
+        ranks_now = self._ranks(client, cast)
+        waited = self._await(client, cast, accepted["id"], started)
+        self.show.say(
+            f"Hidden at once: the next read, done {duration(hidden_s)} after the call began, shows {n_left} "
+            f"interactions. Asked without leaving out what was seen, the first {COMPARED} held {len(ranks)} of the "
+            f"{n_erased}{_listed(ranks)}; right after the call {len(ranks_now) or 'none'}."
+        )
+        self._forgotten(client, cast, waited, before)
+        return _facts(accepted, accept_s, waited)
+
+    def _ranks(self, client: ServiceClient, cast: Cast) -> list[int]:
+        """Ranks of the items in question where nothing seen is left out."""
+        answer = client.recommendations(cast.user_id, COMPARED, exclude_seen=False)
+        return [item["rank"] for item in answer["items"] if item["item_id"] in cast.item_ids]
+
+    def _await(self, client: ServiceClient, cast: Cast, erasure_id: str, started: float) -> Waited:
+        """Ask until the model has forgotten it, and for recommendations all the while."""
+        versions: list[int] = []
+        while time.perf_counter() - started < FORGOTTEN_WITHIN_S:
+            state = client.erasure(erasure_id)
+            if state["status"] == "forgotten":
+                seconds = time.perf_counter() - started
+                versions.append(client.recommendations(cast.user_id)["model_version"])
+                return Waited(state, seconds, len(versions), tuple(versions))
+            if state["status"] == "needs_attention":
+                msg = (
+                    f"The erasure needs attention ({state['needs']}): it stays hidden, the model has not forgotten it."
+                )
+                raise Refusal(msg)
+            versions.append(client.recommendations(cast.user_id)["model_version"])
+            time.sleep(POLL_S)
+        msg = f"The erasure was hidden but not forgotten within {FORGOTTEN_WITHIN_S:g} s."
+        raise Refusal(msg)
+
+    def _forgotten(self, client: ServiceClient, cast: Cast, waited: Waited, before: Sequence[Item]) -> None:
+        state = waited.state
+        self.show.section(f"6. Forgotten by the model after {duration(waited.seconds)}")
+        took = {stage: duration(each["seconds"]) for stage, each in state["stages"].items() if each.get("seconds")}
+        epochs = (state["gate"] or {}).get("fine_tune_epochs", 0)
+        self.show.say(
+            f"Version {state['version_before']} -> {state['version_after']}: waited for its batch "
+            f"{took.get('queued', '-')}, influence encoder {took.get('applied', '-')} ({epochs} epochs of fine-tuning"
+            f"), gate {took.get('gated', '-')}, written and checked {took.get('published', '-')}. Meanwhile "
+            f"{waited.answers} requests for recommendations were answered, the last by version {waited.versions[-1]}."
+        )
+        after = client.recommendations(cast.user_id, COMPARED)["items"]
+        self.show.moves(before, after, SHOWN)
+
+    def _compare(self, home: Home, ruler: Ruler, cast: Cast, erasure: ErasureFacts) -> Comparison:
+        self.show.section("7. Is it gone from the model? Ask one that never saw it")
+        request = ruler.request(cast.user, cast.items)
+        with self.terminal.step("Retraining", "epochs", self.training.epochs) as progress:
+            retrained, seconds = ruler.retrain(request, epochs_told(progress))
+        base = ruler.base.state.readout
+        after = readout_of(home.store, erasure.version_after).to(base.device)
+        readouts = {"before": base, "after": after, "retrain": retrained}
+        probe = ruler.probe(request.edges)
+        comparison = Comparison(
+            {name: ruler.quality(readout) for name, readout in readouts.items()},
+            {name: ruler.membership(probe, readout) for name, readout in readouts.items()},
+            RetrainFacts(seconds),
+        )
+        self.show.figures(comparison, request.n_edges, ruler.test.n_edges)
+        self._explain(comparison, erasure, request.n_edges)
+        return comparison
+
+    def _explain(self, comparison: Comparison, erasure: ErasureFacts, n_erased: int) -> None:
+        noise, seconds = 1 / sqrt(12 * max(n_erased, 1)), comparison.retrain.seconds
+        self.show.say(
+            "AUC is the chance that an erased pair scores above a held-out one; p is a mean probability. The aim is "
+            "the retrained column: what scores higher leaks, what scores lower tells as well."
+        )
+        self.show.say(
+            f"With {n_erased} pairs an AUC is uncertain by about ±{noise:.2f}, and each new seed of a retraining moves "
+            "it, too: this shows what happens and proves nothing. docs/figures.md has thousands of pairs."
+        )
+        self.show.say(
+            f"Retraining took {duration(seconds)}, the unlearning step {duration(erasure.seconds_apply)}: "
+            f"{short(seconds / max(erasure.seconds_apply, 1e-9))} times less."
+        )
+
+    def _audit(self, client: ServiceClient, erasure: ErasureFacts) -> None:
+        entries = [
+            entry
+            for entry in client.audit()
+            if entry.get("erasure_id") == erasure.id or entry.get("version") == erasure.version_after
+        ]
+        self.show.audit(entries)
+        self.show.say("The log holds counts, versions and hashes; it names neither the user nor an item.")
+
+    def _keep(self, service: RunningService, token: str, outcome: Outcome) -> None:
+        self.show.section("The service goes on")
+        self.show.say(f"Its home is {service.home}. Try:")
+        bearer = '-H "Authorization: Bearer $EXPUNGE_API_KEY"'
+        self.show.verbatim(f"  export EXPUNGE_URL={service.url} EXPUNGE_API_KEY={token}")
+        self.show.verbatim(f"  curl -s {bearer} $EXPUNGE_URL/v1/erasures/{outcome.erasure.id}")
+        self.show.verbatim(f"  curl -s {bearer} $EXPUNGE_URL/v1/models/versions/{outcome.erasure.version_after}")
+        self.show.verbatim(f"  kill {service.pid}    # stops it")
+
+
+def _cast(ruler: Ruler) -> Cast:
+    graph = ruler.base.state.graph
+    items = ruler.base.state.readout[graph.n_users :].cpu().numpy()
+    choice = choose(graph.edges.long().cpu().numpy(), items, graph.n_users)
+    names = tuple(ruler.items[row] for row in choice.items.tolist())
+    return Cast(ruler.users[choice.user], names, choice.user, choice.items)
+
+
+def _facts(accepted: Item, accept_s: float, waited: Waited) -> ErasureFacts:
+    state = waited.state
+    return ErasureFacts(
+        id=accepted["id"],
+        requested=accepted["requested"],
+        matched=accepted["matched"],
+        seconds_accept=accept_s,
+        seconds_forgotten=waited.seconds,
+        seconds_apply=state["stages"]["applied"]["seconds"],
+        version_before=state["version_before"],
+        version_after=state["version_after"],
+        fine_tune_epochs=int((state["gate"] or {}).get("fine_tune_epochs", 0)),
+    )
+
+
+def _listed(ranks: Sequence[int]) -> str:
+    return f" (at {', '.join(str(rank) for rank in ranks)})" if ranks else ""

@@ -1,0 +1,178 @@
+"""`expunge train` and `pretrain`: make a base, and the influence encoder by which it forgets."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.context import Json, open_home, settings_of, tell
+from service.cli.failures import Refusal
+from service.cli.terminal import Tell, Terminal, duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.recommender.training import EpochReport
+    from service.unlearning.pretraining import PretrainingReport
+    from service.worker.training import Base, Encoder, Recipe
+
+
+class Readout(StrEnum):
+    """How LightGCN puts its layers together; it sets the scale of the scores."""
+
+    MEAN = "mean"
+    SUM = "sum"
+
+
+class Mode(StrEnum):
+    """What an encoder is for."""
+
+    FORGET = "forget"
+    DISLIKE = "dislike"
+
+
+Dimension = Annotated[int, typer.Option("--dimension", min=1, help="Width of the embeddings.")]
+Layers = Annotated[int, typer.Option("--layers", min=0, help="Layers of LightGCN.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Interactions in a step.")]
+Rate = Annotated[float, typer.Option("--learning-rate", min=1e-9, help="Step size of Adam.")]
+FinalRate = Annotated[float | None, typer.Option("--final-learning-rate", help="Step size in the last epoch.")]
+Epochs = Annotated[int, typer.Option("--epochs", min=1, help="At most so many passes; validation stops it earlier.")]
+Patience = Annotated[int, typer.Option("--patience", min=1, help="Epochs without progress before it stops.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything that is random.")]
+
+
+def train(
+    context: typer.Context,
+    dimension: Dimension = 128,
+    layers: Layers = 3,
+    readout: Annotated[Readout, typer.Option("--readout", help="Mean or sum over the layers.")] = Readout.MEAN,
+    batch_size: BatchSize = 4096,
+    learning_rate: Rate = 5e-3,
+    final_learning_rate: FinalRate = None,
+    epochs: Epochs = 40,
+    patience: Patience = 3,
+    seed: Seed = 0,
+    go_live: Annotated[bool, typer.Option("--go-live", help="Use this base even if another one serves now.")] = False,
+    json_file: Json = None,
+) -> None:
+    """Train a base from scratch on everything recorded and not suppressed.
+
+    The first base serves at once. A training that was interrupted is taken up where it stopped.
+    """
+    from service.recommender.backbones import LightGCN
+    from service.recommender.training import TrainingConfig
+    from service.worker.training import Recipe, train_base
+
+    config = TrainingConfig(
+        embedding_size=dimension,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        final_learning_rate=final_learning_rate or learning_rate,
+        epochs=epochs,
+        patience=patience,
+        seed=seed,
+    )
+    recipe = Recipe(LightGCN(layers=layers, readout=readout.value), config)
+    settings = settings_of(context)
+    with open_home(settings, upgrade=True) as home, Terminal().step("Training", "epochs", epochs) as progress:
+        base = train_base(home.database, home.store, settings, recipe, epochs_told(progress), go_live=go_live)
+    tell(json_file, _base_document(base, recipe), _base_text(base))
+
+
+def pretrain(
+    context: typer.Context,
+    mode: Annotated[Mode, typer.Option("--mode", help="What the encoder is for.")] = Mode.FORGET,
+    steps: Annotated[int, typer.Option("--steps", min=0, help="Steps of Adam.")] = 400,
+    batch_size: BatchSize = 1024,
+    learning_rate: Rate = 1e-3,
+    seed: Seed = 0,
+    base: Annotated[int | None, typer.Option("--base", help="Version to make it for [the one in use].")] = None,
+    json_file: Json = None,
+) -> None:
+    """Pre-train the influence encoder of a base: without one nothing can be forgotten."""
+    from service.unlearning.pretraining import PretrainingConfig
+    from service.worker import training as workshop
+
+    if batch_size < 2:
+        msg = "--batch-size must be at least 2."
+        raise Refusal(msg)
+    recipe = PretrainingConfig(
+        mode=mode.value, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed
+    )
+    settings = settings_of(context)
+    with open_home(settings, upgrade=True) as home, Terminal().step("Pre-training", "steps", steps) as progress:
+        encoder = workshop.pretrain(home.database, home.store, settings, recipe, steps_told(progress), base=base)
+    tell(json_file, _encoder_document(encoder, mode), _encoder_text(encoder, mode))
+
+
+def epochs_told(progress: Tell) -> Callable[[EpochReport], None]:
+    """A progress callback for trainings."""
+
+    def told(report: EpochReport) -> None:
+        note = f"validation NDCG@20 {report.quality.ndcg:.3f}"
+        progress(report.epoch + 1, report.epochs, note)
+
+    return told
+
+
+def steps_told(progress: Tell) -> Callable[[PretrainingReport], None]:
+    """A progress callback for pre-trainings."""
+
+    def told(report: PretrainingReport) -> None:
+        progress(report.step, report.steps, f"loss {report.loss:.3f}")
+
+    return told
+
+
+def _base_document(base: Base, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "version": base.version,
+        "live": base.live,
+        "backbone": recipe.backbone.config(),
+        "n_users": base.n_users,
+        "n_items": base.n_items,
+        "n_edges": base.n_edges,
+        "n_validation": base.n_validation,
+        "epochs": base.training.epochs,
+        "best_epoch": base.training.best_epoch,
+        "validation": {
+            "recall_at_20": base.training.validation.recall,
+            "ndcg_at_20": base.training.validation.ndcg,
+        },
+        "seconds": base.training.seconds,
+    }
+
+
+def _base_text(base: Base) -> str:
+    quality = base.training.validation
+    where = "It serves now." if base.live else "It does not serve yet."
+    return (
+        f"Base {base.version}: {base.n_users:,} users, {base.n_items:,} items, {base.n_edges:,} interactions learnt, "
+        f"{base.n_validation:,} held out.\n"
+        f"Validation Recall@20 {quality.recall:.4f}, NDCG@20 {quality.ndcg:.4f} after epoch "
+        f"{base.training.best_epoch + 1} of {base.training.epochs}, {duration(base.training.seconds)}. {where}"
+    )
+
+
+def _encoder_document(encoder: Encoder, mode: Mode) -> dict[str, Any]:
+    result = encoder.pretraining
+    return {
+        "encoder": encoder.number,
+        "base": encoder.base,
+        "mode": mode.value,
+        "chosen_step": result.steps,
+        "seconds": result.seconds,
+        "score": result.judgement.score,
+        "quality_ratio": result.judgement.quality_ratio,
+    }
+
+
+def _encoder_text(encoder: Encoder, mode: Mode) -> str:
+    result = encoder.pretraining
+    return (
+        f"Encoder {encoder.number} for base {encoder.base}, mode {mode.value}: the one of step {result.steps} was best "
+        f"on held-out requests, with {result.judgement.quality_ratio:.1%} of the base's NDCG. "
+        f"{duration(result.seconds)}."
+    )

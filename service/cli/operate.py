@@ -1,0 +1,223 @@
+"""`expunge db`, `keys` and `status`: what an operator does on the machine that holds the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.context import Home, Json, open_home, settings_of, tell
+from service.cli.failures import Refusal
+from service.cli.terminal import size
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from service.platform.auth import KeyFacts, Scope
+    from service.settings import Settings
+
+db = typer.Typer(help="The database schema.", no_args_is_help=True)
+keys = typer.Typer(help="API keys.", no_args_is_help=True)
+
+
+@db.command("upgrade")
+def upgrade(
+    context: typer.Context,
+    revision: Annotated[str, typer.Argument(help="Revision to reach; by default the newest.")] = "head",
+    json_file: Json = None,
+) -> None:
+    """Bring the database up to the newest schema. Safe to run again, and from several places at once."""
+    import migrations
+
+    settings = settings_of(context)
+    before = _revision(settings)
+    _migrate(lambda: migrations.upgrade(settings.sql_url, revision))
+    _tell_revision(settings, before, json_file)
+
+
+@db.command("downgrade")
+def downgrade(
+    context: typer.Context,
+    revision: Annotated[str, typer.Argument(help="Revision to go back to; `base` takes everything away.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json_file: Json = None,
+) -> None:
+    """Take the database back to an older schema. What that schema has no place for is lost."""
+    import migrations
+
+    settings = settings_of(context)
+    if not yes:
+        typer.confirm("What the older schema has no place for is lost. Go on?", abort=True, err=True)
+    before = _revision(settings)
+    _migrate(lambda: migrations.downgrade(settings.sql_url, revision))
+    _tell_revision(settings, before, json_file)
+
+
+@db.command("current")
+def current(context: typer.Context, json_file: Json = None) -> None:
+    """Say which schema the database has, and which one this version needs."""
+    import migrations
+
+    at, newest = _revision(settings_of(context)), migrations.head()
+    if at is None:
+        text = f"no schema yet; `expunge db upgrade` brings it to {newest}"
+    else:
+        text = f"{at} (the newest)" if at == newest else f"{at}; `expunge db upgrade` brings it to {newest}"
+    tell(json_file, {"current": at, "newest": newest}, text)
+
+
+@keys.command("create")
+def create(
+    context: typer.Context,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--scope", "--scopes", help="recommend, erase, audit or admin; repeatable [recommend]."),
+    ] = None,
+    label: Annotated[str, typer.Option("--label", help="What the key is for.")] = "",
+    json_file: Json = None,
+) -> None:
+    """Make an API key. It is shown once; only its hash is stored."""
+    from service.platform import auth
+    from service.platform.clock import SystemClock
+
+    if len(label) > 100:
+        msg = "The label has more than 100 characters. Shorten it."
+        raise Refusal(msg)
+    scopes = _scopes(scope or ["recommend"])
+    with open_home(settings_of(context), upgrade=True) as home:
+        at = SystemClock().now()
+        key = home.database.transact(lambda connection: auth.create_key(connection, label, scopes, at))
+    document = {"id": key.key_id, "key": key.token, "scopes": sorted(scopes), "label": label}
+    tell(json_file, document, f"{key.token}\n(id {key.key_id}; shown this once)")
+
+
+@keys.command("list")
+def list_keys(context: typer.Context, json_file: Json = None) -> None:
+    """All keys: what they may do, when they were made, whether they are revoked. Never the keys themselves."""
+    from service.platform import auth
+
+    with open_home(settings_of(context)) as home:
+        found = home.database.query(auth.list_keys)
+    document = {"keys": [_key_document(facts) for facts in found]}
+    tell(json_file, document, "\n".join(_key_line(facts) for facts in found) or "There are no keys yet.")
+
+
+@keys.command("revoke")
+def revoke(
+    context: typer.Context, key_id: Annotated[str, typer.Argument(metavar="ID")], json_file: Json = None
+) -> None:
+    """Revoke a key. Running services notice within 5 seconds."""
+    from service.platform import auth
+    from service.platform.clock import SystemClock
+
+    with open_home(settings_of(context)) as home:
+        at = SystemClock().now()
+        done = home.database.transact(lambda connection: auth.revoke_key(connection, key_id, at))
+    if not done:
+        msg = "There is no valid key with this id. `expunge keys list` shows them."
+        raise Refusal(msg)
+    tell(json_file, {"id": key_id, "revoked": True}, "Revoked.")
+
+
+def status(context: typer.Context, json_file: Json = None) -> None:
+    """What lies in this home: schema, live version, model store, and which erasures wait."""
+    with open_home(settings_of(context)) as home:
+        document = status_document(home)
+    tell(json_file, document, _status_text(document))
+
+
+def status_document(home: Home) -> dict[str, Any]:
+    """The facts of `expunge status`."""
+    from service.models import service as models
+    from service.platform.clock import SystemClock
+    from service.platform.gauges import sql_gauges
+
+    def unit(connection: Connection) -> tuple[dict[str, float], int | None]:
+        gauges = sql_gauges(connection, SystemClock().now())
+        return {gauge.name: gauge.samples[0].value for gauge in gauges}, models.live(connection)
+
+    gauges, live = home.database.query(unit)
+    return {
+        "home": str(home.settings.home),
+        "database": home.database.url.render_as_string(hide_password=True),
+        "live_version": live,
+        "versions": home.store.numbers("versions"),
+        "encoders": home.store.numbers("encoders"),
+        "store_bytes": sum(file.stat().st_size for file in home.store.root.rglob("*") if file.is_file()),
+        "erasures": {
+            "waiting": int(gauges["expunge_backlog"]),
+            "needing_attention": int(gauges["expunge_erasures_needing_attention"]),
+            "overdue": int(gauges["expunge_erasure_requests_overdue"]),
+        },
+    }
+
+
+def _status_text(document: dict[str, Any]) -> str:
+    live = document["live_version"]
+    erasures = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in document["erasures"].items())
+    versions = f"{len(document['versions'])} versions, {len(document['encoders'])} encoders"
+    return "\n".join(
+        (
+            f"home       {document['home']}",
+            f"database   {document['database']}",
+            f"live       {'none: run `expunge train`' if live is None else f'version {live}'}",
+            f"store      {versions}, {size(document['store_bytes'])}",
+            f"erasures   {erasures}",
+        )
+    )
+
+
+def _revision(settings: Settings) -> str | None:
+    import migrations
+    from service.platform.database import Database
+
+    database = Database(settings.sql_url)
+    try:
+        return database.query(migrations.revision_of)
+    finally:
+        database.close()
+
+
+def _migrate(step: Any) -> None:
+    from alembic.util import CommandError
+
+    try:
+        step()
+    except CommandError as error:
+        msg = "There is no such revision. `expunge db current` names the newest."
+        raise Refusal(msg) from error
+
+
+def _tell_revision(settings: Settings, before: str | None, json_file: Any) -> None:
+    after = _revision(settings)
+    moved = "" if before == after else f", it was at {before or 'nothing'}"
+    text = f"The schema is at {after or 'nothing'}{moved}."
+    tell(json_file, {"before": before, "after": after}, text)
+
+
+def _scopes(words: list[str]) -> frozenset[Scope]:
+    from service.platform.auth import Scope
+
+    named = {word for each in words for word in each.replace(",", " ").split()}
+    unknown = named - set(Scope)
+    if unknown or not named:
+        msg = f"A scope is one of {', '.join(Scope)}."
+        raise Refusal(msg)
+    return frozenset(Scope(word) for word in named)
+
+
+def _key_document(facts: KeyFacts) -> dict[str, Any]:
+    return {
+        "id": facts.key_id,
+        "label": facts.label,
+        "scopes": sorted(facts.scopes),
+        "created_at": facts.created_at.isoformat(),
+        "revoked_at": facts.revoked_at and facts.revoked_at.isoformat(),
+    }
+
+
+def _key_line(facts: KeyFacts) -> str:
+    revoked = "" if facts.revoked_at is None else f", revoked {facts.revoked_at:%Y-%m-%d}"
+    return (
+        f"{facts.key_id}  {','.join(sorted(facts.scopes)):<9}  made {facts.created_at:%Y-%m-%d}{revoked}  {facts.label}"
+    )

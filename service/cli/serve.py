@@ -1,0 +1,217 @@
+"""`expunge serve`, `api` and `worker`: the processes that run for as long as they are let."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from service.cli.context import Home, open_home, settings_of
+from service.cli.failures import REFUSES_TO_START, Refusal
+from service.cli.lifeline import follow_parent
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from service.cli.supervisor import Supervisor
+
+BACKLOG = 2048
+READY_WITHIN_S = 60.0
+GRACE_S = 15
+
+Host = Annotated[str | None, typer.Option("--host", help="Address to listen on [127.0.0.1].")]
+Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+
+
+def serve(context: typer.Context, host: Host = None, port: Port = None) -> None:
+    """Run everything: API, worker and an embedded stream server, each its own process.
+
+    Ctrl-C or SIGTERM ends them in order. A process that dies is started again. The first start makes an admin key and
+    prints it once.
+    """
+    from service.cli.supervisor import Program, Supervisor
+    from service.platform.embedded import EmbeddedValkey
+
+    settings = settings_of(context, host=host, port=port)
+    listening = listen(settings.host, settings.port)
+    with open_home(settings, upgrade=True) as home:
+        _greet(home)
+    embedded = None if settings.redis_url else EmbeddedValkey(settings.home, settings.valkey_binary)
+    if embedded is not None:
+        embedded.start()
+    try:
+        environment = {"EXPUNGE_HOME": str(settings.home), "EXPUNGE_REDIS_URL": settings.redis_url or ""}
+        if embedded is not None:
+            environment["EXPUNGE_REDIS_URL"] = embedded.url
+        descriptor = listening.fileno()
+        supervisor = Supervisor(
+            (
+                Program("API", ("api", "--fd", str(descriptor)), environment, (descriptor,)),
+                Program("worker", ("worker",), environment),
+            ),
+            _say,
+        )
+        _announce(supervisor, listening)
+        status = supervisor.run()
+    finally:
+        listening.close()
+        if embedded is not None:
+            embedded.stop()
+    _say("Stopped.")
+    raise typer.Exit(status)
+
+
+def api(
+    context: typer.Context,
+    host: Host = None,
+    port: Port = None,
+    fd: Annotated[int | None, typer.Option("--fd", hidden=True)] = None,
+) -> None:
+    """Run the API alone. It never imports torch; any number may run beside each other."""
+    import uvicorn
+
+    from service.app import create_app
+
+    follow_parent()
+    settings = settings_of(context, host=host, port=port)
+    listening = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
+    app = create_app(settings)
+    failures = _noting_failures(app)
+    config = uvicorn.Config(
+        app,
+        loop="auto",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    # uvicorn raises the signal that ended it once more, at its end; that was asked for and is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+    try:
+        uvicorn.Server(config).run(sockets=[listening])
+    except SystemExit:
+        raise (failures[0] if failures else Refusal("The API could not start.", REFUSES_TO_START)) from None
+
+
+def worker(context: typer.Context) -> None:
+    """Run a worker alone: it makes the model forget. One works at a time, any others stand by."""
+    from service.worker.process import run_worker
+
+    follow_parent()
+    settings = settings_of(context)
+    run_worker(settings)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket on the first address that the host name has; raises Refusal with what to do."""
+    where = f"{host}:{port}"
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+    except socket.gaierror:
+        msg = f"The host {host} is not known here. Choose another with --host."
+        raise Refusal(msg, REFUSES_TO_START) from None
+    except OSError as error:
+        msg = f"Cannot listen on {where} ({error.strerror}). Choose another port with --port, or stop what runs there."
+        raise Refusal(msg, REFUSES_TO_START) from None
+    return listening
+
+
+def address_of(listening: socket.socket) -> tuple[str, int]:
+    """Host and port under which this machine reaches a listening socket."""
+    host, port = listening.getsockname()[:2]
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # recognised, not bound
+    return everywhere.get(host, host), port
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _greet(home: Home) -> None:
+    from service.platform import auth
+    from service.platform.clock import SystemClock
+
+    at = SystemClock().now()
+    key = home.database.transact(lambda connection: auth.ensure_first_key(connection, at))
+    _say(f"Home      {home.settings.home}")
+    if key is not None:
+        _say(f"Admin key {key.token}   (shown this once; `expunge keys create` makes others)")
+
+
+def _announce(supervisor: Supervisor, listening: socket.socket) -> None:
+    host, port = address_of(listening)
+    shown = f"[{host}]" if ":" in host else host
+
+    def wait() -> None:
+        if _answers(host, port):
+            supervisor.note(f"API       http://{shown}:{port}   (docs at /docs; Ctrl-C stops)")
+            missing = _missing(host, port)
+            if missing:
+                supervisor.note(missing)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _answers(host: str, port: int) -> bool:
+    # The socket listens from the start, so the first answer comes the moment that the API can give one.
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            if _status(host, port, "/livez") == 200:
+                return True
+        except OSError:
+            time.sleep(0.1)
+    return False
+
+
+def _missing(host: str, port: int) -> str:
+    """What to do first where the service is not ready."""
+    try:
+        if _status(host, port, "/readyz") == 200:
+            return ""
+    except OSError:
+        pass
+    return (
+        "No model serves yet: `expunge import --data DIR`, `expunge train`, `expunge pretrain`; no restart is needed."
+    )
+
+
+def _status(host: str, port: int, path: str) -> int:
+    connection = http.client.HTTPConnection(host, port, timeout=READY_WITHIN_S)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def _noting_failures(app: FastAPI) -> list[BaseException]:
+    """Keep what the application's start raises: uvicorn only tells that something did."""
+    inner, failures = app.router.lifespan_context, list[BaseException]()
+
+    @asynccontextmanager
+    async def noting(application: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with inner(application):
+                yield
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    app.router.lifespan_context = noting
+    return failures

@@ -1,0 +1,198 @@
+"""What a person sees while a command works: progress with a rate and the time left, and the outcome.
+
+On a terminal a bar that moves; elsewhere (a pipe, a log) a plain line every few seconds. Nothing depends on colour.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+LINE_EVERY_S = 5.0
+PLAIN_WIDTH = 80
+
+Clock = Callable[[], float]
+
+
+class Tell(Protocol):
+    """Says how far a step is: `done` and `total` in the step's unit, and a short note such as a figure."""
+
+    def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Update the step."""
+        ...
+
+
+def make_console(file: TextIO | None = None) -> Console:
+    """A console on a file, by default standard error; 80 columns wide where that is no terminal."""
+    file = file or sys.stderr
+    return Console(file=file, highlight=False, soft_wrap=False, width=None if file.isatty() else PLAIN_WIDTH)
+
+
+@dataclass
+class Pace:
+    """How fast a step goes, over all of it; durations in seconds of a monotonic clock."""
+
+    unit: str
+    clock: Clock = time.monotonic
+    done: float = 0.0
+    total: float | None = None
+    note: str = ""
+    started: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
+    def update(self, done: float, total: float | None, note: str) -> None:
+        """Take in how far the step is; what is not told stays as it was."""
+        self.done, self.total, self.note = done, self.total if total is None else total, note or self.note
+
+    @property
+    def seconds(self) -> float:
+        """Time since the step began."""
+        return self.clock() - self.started
+
+    @property
+    def rate(self) -> float:
+        """Units a second."""
+        return self.done / max(self.seconds, 1e-9)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that the rest takes at this rate; None where that cannot be said yet."""
+        if self.total is None or self.done <= 0:
+            return None
+        return max(self.total - self.done, 0.0) / self.rate
+
+    @property
+    def amount(self) -> str:
+        """`3 of 40 epochs`."""
+        total = self.total
+        if self.unit == "bytes":
+            return size(self.done) if total is None else f"{size(self.done)} of {size(total)}"
+        return f"{self.done:,.0f} {self.unit}" if total is None else f"{self.done:,.0f} of {total:,.0f} {self.unit}"
+
+    @property
+    def speed(self) -> str:
+        """`2.1 epochs/s`."""
+        return f"{size(self.rate)}/s" if self.unit == "bytes" else f"{short(self.rate)} {self.unit}/s"
+
+    @property
+    def outlook(self) -> str:
+        """`3 of 40 epochs, 2.1 epochs/s, 18 s left`."""
+        left = "" if self.left_s is None else f"{duration(self.left_s)} left"
+        return ", ".join(part for part in (self.amount, self.speed, left, self.note) if part)
+
+    @property
+    def outcome(self) -> str:
+        """`40 epochs in 19 s`."""
+        amount = size(self.done) if self.unit == "bytes" else f"{self.done:,.0f} {self.unit}"
+        took = f"{amount} in {duration(self.seconds)}" if self.done else duration(self.seconds)
+        return f"{took}, {self.note}" if self.note else took
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """Where a command talks to a person: progress and remarks on `console`."""
+
+    console: Console = field(default_factory=make_console)
+    clock: Clock = time.monotonic
+
+    def say(self, text: str = "") -> None:
+        """Print a line as it is: nothing in it is markup."""
+        self.console.print(Text(text))
+
+    @contextmanager
+    def step(self, title: str, unit: str, total: float | None = None) -> Iterator[Tell]:
+        """Show the progress of one step while the block runs, and its outcome in a line at the end."""
+        pace = Pace(unit, self.clock, total=total)
+        show = self._bar if self.console.is_terminal else self._lines
+        with show(title, pace) as tell:
+            yield tell
+        self.say(f"{title}: {pace.outcome}")
+
+    @contextmanager
+    def _bar(self, title: str, pace: Pace) -> Iterator[Tell]:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), _Outlook())
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(title, total=pace.total, pace=pace)
+
+            def tell(done: float, total: float | None = None, note: str = "") -> None:
+                pace.update(done, total, note)
+                progress.update(task, completed=done, total=pace.total)
+
+            yield tell
+
+    @contextmanager
+    def _lines(self, title: str, pace: Pace) -> Iterator[Tell]:
+        last = pace.started
+
+        def tell(done: float, total: float | None = None, note: str = "") -> None:
+            nonlocal last
+            pace.update(done, total, note)
+            if self.clock() - last >= LINE_EVERY_S:
+                last = self.clock()
+                self.say(f"{title}: {pace.outlook}")
+
+        yield tell
+
+
+class _Outlook(ProgressColumn):
+    """The text beside the bar."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        pace: Pace = task.fields["pace"]
+        return Text(pace.outlook)
+
+
+def short(value: float) -> str:
+    """A number with about three digits: 0.0123, 1.23, 12.3, 1,234."""
+    if value >= 100 or value == 0:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """A duration for people: 2.1 ms, 3.4 s, 2 min 05 s, 1 h 02 min."""
+    if seconds < 0.9995:
+        return f"{short(seconds * 1000)} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def size(n_bytes: float) -> str:
+    """A number of bytes for people, in powers of 1,000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{short(n_bytes)} {unit}"
+        n_bytes /= 1000
+    return f"{short(n_bytes)} TB"
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document as JSON, whole or not at all; `-` is standard output."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
