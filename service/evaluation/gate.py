@@ -132,41 +132,41 @@ class Gate:
         return figures
 
     def _mode_figures(self, mode: str, edges: Tensor, result: ForgetResult) -> dict[str, float]:
-        scores = self._scores(result.readout, edges)
-        if mode == "dislike":
-            return {
-                "n_dislike": float(edges.shape[1]),
-                "p_dislike": float(torch.sigmoid(scores).mean()),
-            }
-        spread, before = self.calibration.spread, self._scores(self.state.readout, edges)
-        targets = self.calibration.targets(self.state, edges)
+        spread, targets = self.calibration.spread, self.calibration.targets(self.state, edges)
+        scores, before = self._scores(result.readout, edges), self._scores(self.state.readout, edges)
         some = slice(0, RANKED_PAIRS)
         items = result.readout[self.state.graph.n_users :]
         above = (result.readout[edges[0, some]] @ items.T) > scores[some, None]  # (pairs, n_items)
         return {
-            "n_forget": float(edges.shape[1]),
-            "residual": float((scores - targets).mean()) / spread,
-            "moved": float((scores - before).mean()) / spread,
-            "wanted": float((targets - before).mean()) / spread,
-            "mean_rank": float(above.sum(dim=1).double().mean()) + 1,
+            f"{mode}_interactions": float(edges.shape[1]),
+            f"{mode}_residual": float((scores - targets).mean()) / spread,
+            f"{mode}_moved": float((scores - before).mean()) / spread,
+            f"{mode}_wanted": float((targets - before).mean()) / spread,
+            f"{mode}_mean_rank": float(above.sum(dim=1).double().mean()) + 1,
         }
 
     def _reasons(self, figures: dict[str, float]) -> tuple[str, ...]:
-        limits, residual = self.thresholds, figures.get("residual", 0.0)
-        slack = 2 * limits.noise / sqrt(max(figures.get("n_forget", 1.0), 1.0))
-        leak, hollow = limits.max_residual + slack, limits.max_overshoot + slack
+        limits = self.thresholds
+        reasons = [reason for mode in ("forget", "dislike") for reason in self._residual_reasons(mode, figures)]
         quality, drift = figures["quality_ratio"], figures["drift"]
-        checks = (
-            (residual <= leak, f"erased pairs score {residual:.3f} above their target, at most {leak:.3f}"),
-            (-residual <= hollow, f"erased pairs score {-residual:.3f} below their target, at most {hollow:.3f}"),
-            (
-                figures.get("p_dislike", 0.0) <= figures.get("p_negative", 1.0),
-                "disliked pairs still score above random unseen ones",
-            ),
-            (quality >= limits.min_quality, f"quality is {quality:.3f} of the base's, at least {limits.min_quality}"),
-            (drift <= limits.max_drift, f"remaining scores moved by {drift:.3f}, at most {limits.max_drift}"),
-        )
-        return tuple(reason for passed, reason in checks if not passed)
+        if quality < limits.min_quality:
+            reasons.append(f"quality is {quality:.3f} of the base's, at least {limits.min_quality}")
+        if drift > limits.max_drift:
+            reasons.append(f"remaining scores moved by {drift:.3f}, at most {limits.max_drift}")
+        return tuple(reasons)
+
+    def _residual_reasons(self, mode: str, figures: dict[str, float]) -> list[str]:
+        if f"{mode}_residual" not in figures:
+            return []
+        limits, residual = self.thresholds, figures[f"{mode}_residual"]
+        slack = 2 * limits.noise / sqrt(figures[f"{mode}_interactions"])
+        leak, hollow = limits.max_residual + slack, limits.max_overshoot + slack
+        if residual > leak:
+            return [f"{mode}: pairs score {residual:.3f} above their target, at most {leak:.3f}"]
+        # Who dislikes something wants it low: only `forget` can be too low.
+        if mode == "forget" and -residual > hollow:
+            return [f"{mode}: pairs score {-residual:.3f} below their target, at most {hollow:.3f}"]
+        return []
 
     def _scores(self, readout: Tensor, edges: Tensor) -> Tensor:
         return pair_scores(readout, self.state.graph.n_users, edges[0], edges[1])

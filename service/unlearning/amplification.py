@@ -61,69 +61,77 @@ def fit_amplification(state: TrainedState, calibration: Calibration, seed: int) 
 
 
 def graph_correction(
-    state: TrainedState, remaining: InteractionGraph, edges: Tensor, targets: Tensor, amplification: float
+    state: TrainedState, remaining: InteractionGraph, edges: Tensor, aims: Tensor, amplification: float
 ) -> Tensor:
-    """What to add to the readout on the remaining graph so that revoked pairs score as unseen ones would.
+    """What to add to the readout on the remaining graph so that revoked pairs score what they should.
 
     Row r follows the graph's own effect delta_r = swapped_r - ebar_r by a factor a_r of its own. Scattered pairs all
-    want the base's common factor; many pairs of one user or item add up and want less. So the factors solve
+    want the base's common factor; many pairs of one user or item add up and want less; a pair that must fall far
+    wants more. So the factors solve
 
-        min_a  sum_{(u,i) in D} (a_u <delta_u, ebar_i> + a_i <ebar_u, delta_i> - (t_ui - y_ui))^2
+        min_a  sum_{(u,i) in D} (y_ui + a_u <delta_u, ebar_i> + a_i <ebar_u, delta_i> - t_ui)^2
                + PRIOR_PAIRS m sum_r (a_r - amplification)^2
 
-    with m the mean square of the coefficients: calibrated regression, a ridge towards the common factor.
+    with m the mean square of the coefficients: a regression on the aims t, with a ridge towards the common factor.
+    The product <delta_u, delta_i> is left out: Gauss-Newton steps that take it in change no figure.
 
     Args:
         state: the base.
         remaining: its graph without the request.
         edges: (2, m) int64 revoked pairs whose rows keep an interaction.
-        targets: (m,) from `Calibration.targets`.
-        amplification: the common factor, from `fit_amplification`.
+        aims: (m,) t, from `Calibration.aims`.
+        amplification: the common factor, from `fit_amplification`; rows that no pair speaks for follow it.
 
     Returns:
-        (n_nodes, d) (a_r - 1) delta_r; zero where the request is empty or a row is left without interactions.
+        (n_nodes, d) (a_r - 1) delta_r; zero where a row is left without interactions.
         Cost: one propagation, O(m d) for the coefficients, 25 conjugate gradient steps of O(m).
     """
-    delta = swap_graph(state, remaining) - state.readout
-    delta = zero_isolated(delta, remaining)
+    delta = zero_isolated(swap_graph(state, remaining) - state.readout, remaining)
     factors = torch.full((state.graph.n_nodes,), amplification, device=delta.device)
     if edges.shape[1]:
         users, items = edges[0], edges[1] + state.graph.n_users
-        of_user = (delta[users] * state.readout[items]).sum(dim=1)  # (m,)
-        of_item = (state.readout[users] * delta[items]).sum(dim=1)
-        wanted = targets - (state.readout[users] * state.readout[items]).sum(dim=1)
-        factors += _row_factors((users, of_user), (items, of_item), wanted, factors)
+        user, item = state.readout[users], state.readout[items]  # (m, d)
+        sides = ((users, (delta[users] * item).sum(dim=1)), (items, (user * delta[items]).sum(dim=1)))
+        factors += _departures(sides, aims - (user * item).sum(dim=1), factors)
     return (factors.clamp(0, MAX_AMPLIFICATION) - 1)[:, None] * delta
 
 
-def _move(state: TrainedState, edges: Tensor) -> Tensor:
-    return swap_graph(state, state.graph.without(edges)) - state.readout
+def _departures(sides: tuple[tuple[Tensor, Tensor], ...], wanted: Tensor, prior: Tensor) -> Tensor:
+    """(n_nodes,) how far each factor departs from its prior: the normal equations of the regression above.
+
+    Args:
+        sides: for users and for items, (m,) node rows and (m,) coefficients.
+        wanted: (m,) changes of score.
+        prior: (n_nodes,) factors without a request.
+    """
+    ridge = PRIOR_PAIRS * torch.stack([weight.square().mean() for _, weight in sides]).mean() + 1e-12
+
+    def predict(factors: Tensor) -> Tensor:
+        return sum((factors[rows] * weight for rows, weight in sides), torch.zeros_like(wanted))
+
+    def gather(residual: Tensor) -> Tensor:
+        total = torch.zeros_like(prior)
+        for rows, weight in sides:
+            total.index_add_(0, rows, residual * weight)
+        return total
+
+    def product(change: Tensor) -> Tensor:
+        return gather(predict(change)) + ridge * change
+
+    return conjugate_gradient(product, gather(wanted - predict(prior)), _SOLVER_STEPS)
 
 
 def correction_of(
-    state: TrainedState, remaining: InteractionGraph, edges: Tensor, targets: Tensor, amplification: float
+    state: TrainedState, remaining: InteractionGraph, edges: Tensor, aims: Tensor, amplification: float
 ) -> Tensor | None:
     """`graph_correction`, or None where the amplification is 1: the published method has no correction."""
     if amplification == 1.0:
         return None
-    return graph_correction(state, remaining, edges, targets, amplification)
+    return graph_correction(state, remaining, edges, aims, amplification)
 
 
-def _row_factors(
-    user_side: tuple[Tensor, Tensor], item_side: tuple[Tensor, Tensor], wanted: Tensor, start: Tensor
-) -> Tensor:
-    """(n_nodes,) departures of the factors from `start`, the solution of the normal equations above."""
-    (users, of_user), (items, of_item) = user_side, item_side
-    ridge = PRIOR_PAIRS * (of_user.square().mean() + of_item.square().mean()) / 2 + 1e-12
-
-    def predict(factors: Tensor) -> Tensor:
-        return factors[users] * of_user + factors[items] * of_item
-
-    def gather(residual: Tensor) -> Tensor:
-        total = torch.zeros_like(start)
-        return total.index_add_(0, users, residual * of_user).index_add_(0, items, residual * of_item)
-
-    return conjugate_gradient(lambda x: gather(predict(x)) + ridge * x, gather(wanted - predict(start)), _SOLVER_STEPS)
+def _move(state: TrainedState, edges: Tensor) -> Tensor:
+    return swap_graph(state, state.graph.without(edges)) - state.readout
 
 
 def conjugate_gradient(product: Callable[[Tensor], Tensor], right: Tensor, steps: int) -> Tensor:

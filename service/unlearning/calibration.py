@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from service.recommender.losses import pair_scores
+from service.unlearning.request import Mode
 from service.unlearning.state import TrainedState
 
 QUANTILES = 33
 CHUNK = 65_536
+FLOOR = 2.5  # standard deviations; chosen on ML-100K, where it comes nearest to retraining without adversarial edges
 MIN_PER_BIN = 150  # held-out pairs in a bin: fewer would make its quantiles noise
 MAX_BINS_A_SIDE = 4
 
@@ -32,6 +34,8 @@ class Calibration:
     learnt: Tensor
     held_out: Tensor
     spread: float
+    item_mean: Tensor  # (d,)
+    item_covariance: Tensor  # (d, d)
 
     @classmethod
     def of(cls, state: TrainedState) -> Calibration:
@@ -58,7 +62,10 @@ class Calibration:
             for part in range(side * side)
         ]
         learnt_table, held_table = (torch.stack(column) for column in zip(*tables, strict=True))
-        return cls(user_cuts, item_cuts, learnt_table, held_table, float(unseen.std().clamp(min=1e-6)))
+        spread = float(unseen.std().clamp(min=1e-6))
+        items = state.readout[state.graph.n_users :][state.graph.item_degree > 0]
+        covariance = torch.cov(items.T, correction=0)
+        return cls(user_cuts, item_cuts, learnt_table, held_table, spread, items.mean(dim=0), covariance)
 
     def targets(self, state: TrainedState, edges: Tensor) -> Tensor:
         """(m,) scores that these (2, m) learnt edges should have once forgotten."""
@@ -70,6 +77,20 @@ class Calibration:
         share = ((scores[:, None] - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
         below, above = target.gather(1, right - 1), target.gather(1, right)
         return torch.lerp(below, above, share).squeeze(1)
+
+    def floors(self, state: TrainedState, edges: Tensor) -> Tensor:
+        """(m,) scores that say that a person does not want these (2, m) items: FLOOR standard deviations below the
+        mean of that person's scores over the whole catalogue.
+
+        Mean and deviation come from the items' mean vector and covariance, O(d^2) a pair, not from all the scores.
+        """
+        users = state.readout[edges[0].long()]  # (m, d)
+        deviation = ((users @ self.item_covariance) * users).sum(dim=1).clamp(min=0).sqrt()
+        return users @ self.item_mean - FLOOR * deviation
+
+    def aims(self, state: TrainedState, edges: Tensor, mode: Mode) -> Tensor:
+        """(m,) what these edges should score: `targets` in mode `forget`, `floors` in mode `dislike`."""
+        return self.targets(state, edges) if mode == "forget" else self.floors(state, edges)
 
     def matched(self, state: TrainedState, edges: Tensor) -> Tensor:
         """(k,) bool: the validation pairs whose degree bin one of these edges falls into."""

@@ -60,7 +60,7 @@ class _HeldOut:
     remaining: InteractionGraph
     idm: InfluenceDependencyMatrix
     edges: Tensor  # (2, m) of rows that keep an interaction
-    targets: Tensor
+    aims: Tensor
     correction: Tensor | None
 
 
@@ -92,10 +92,10 @@ class Judge:
         remaining = self.state.graph.without(edges)
         idm = InfluenceDependencyMatrix(self.state.graph, edges)
         counted = edges[:, remaining.keeps(edges)].long()
-        targets = calibration.targets(self.state, counted)
+        aims = calibration.aims(self.state, counted, self.mode)
         with torch.no_grad():
-            correction = correction_of(self.state, remaining, counted, targets, self.amplification)
-        return _HeldOut(shape, remaining, idm, counted, targets, correction)
+            correction = correction_of(self.state, remaining, counted, aims, self.amplification)
+        return _HeldOut(shape, remaining, idm, counted, aims, correction)
 
     def __call__(self, encoder: InfluenceEncoder) -> Judgement:
         """Figures of an encoder; changes nothing and draws nothing."""
@@ -116,7 +116,7 @@ class Judge:
             n_edges=request.edges.shape[1],
             auc=auc(after, held_out),
             shift=float((after - before).mean()) / self.spread,
-            wanted=float((request.targets - before).mean()) / self.spread,
+            wanted=float((request.aims - before).mean()) / self.spread,
             negatives=float(self._scores(readout, self.negatives).mean() - after.mean()) / self.spread,
         )
 

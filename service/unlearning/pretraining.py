@@ -62,7 +62,8 @@ class PretrainingConfig:
     max_quality_loss: float = 0.01
     """A checkpoint counts only while validation NDCG stays above (1 - this) of the base's."""
     amplify: bool = True
-    """Mode `forget`: fit the amplification of the graph's own effect and add the calibrated correction."""
+    """Fit the amplification of the graph's own effect and add the calibrated correction; the published method has
+    none."""
     seed: int = 0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
@@ -96,7 +97,7 @@ class _Simulated:
     remaining: InteractionGraph
     idm: InfluenceDependencyMatrix
     edges: Tensor  # (2, m) int64, of rows that keep an interaction on both ends
-    targets: Tensor  # (m,)
+    aims: Tensor  # (m,)
     correction: Tensor | None  # (n_nodes, d)
     batches: Iterator[Triples]
 
@@ -118,7 +119,7 @@ class Pretraining:
         self.calibration = Calibration.of(state)
         shape = (state.graph.n_nodes, state.e0.shape[1])
         self.amplification = config.encoder.amplification
-        if config.amplify and config.mode == "forget":
+        if config.amplify:
             self.amplification = fit_amplification(state, self.calibration, config.seed)
         encoder_config = replace(config.encoder, amplification=self.amplification)
         self.encoder = InfluenceEncoder.fresh(encoder_config, shape, device)
@@ -163,14 +164,14 @@ class Pretraining:
             edges = simulate(shapes[pick], self.state.graph, self.generator)
             remaining = self.state.graph.without(edges)
         counted = edges[:, remaining.keeps(edges)].long()
-        targets = self.calibration.targets(self.state, counted)
+        aims = self.calibration.aims(self.state, counted, self.config.mode)
         with torch.no_grad():
-            correction = correction_of(self.state, remaining, counted, targets, self.amplification)
+            correction = correction_of(self.state, remaining, counted, aims, self.amplification)
         return _Simulated(
             remaining,
             InfluenceDependencyMatrix(self.state.graph, edges),
             counted,
-            targets,
+            aims,
             correction,
             self._batches(remaining),
         )
@@ -195,7 +196,7 @@ class Pretraining:
         if config.mode == "dislike":
             unlearn = unlearning_loss(scores)
         else:
-            unlearn = calibrated_loss(scores, simulated.targets, self.spread)
+            unlearn = calibrated_loss(scores, simulated.aims, self.spread)
         loss = state.backbone.loss(e0, simulated.remaining, batch, readout)
         loss = loss + config.unlearn_weight * unlearn
         loss = loss + config.preserve_weight * preserving_loss(

@@ -12,7 +12,7 @@ from torch import Tensor
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.sampling import batches
-from service.unlearning.amplification import correction_of
+from service.unlearning.amplification import graph_correction
 from service.unlearning.calibration import Calibration
 from service.unlearning.encoder import InfluenceEncoder
 from service.unlearning.idm import InfluenceDependencyMatrix
@@ -112,13 +112,19 @@ class UnlearnRec:
         return total
 
     def _correction(self, state: TrainedState, request: Request, remaining: InteractionGraph) -> Tensor | None:
-        """The calibrated correction that mode `forget` adds; `dislike` is the published method."""
-        edges = request.forget[:, remaining.keeps(request.forget)].long()
-        encoder = self.encoders.get("forget")
-        if encoder is None or not request.forget.shape[1]:
+        """The calibrated correction for the modes whose encoder is amplified; the published method has none."""
+        edges, aims, factors = [], [], []
+        for mode in MODES:
+            encoder, asked = self.encoders.get(mode), request.of_mode(mode)
+            if encoder is None or not asked.shape[1] or encoder.config.amplification == 1.0:
+                continue
+            counted = asked[:, remaining.keeps(asked)].long()
+            edges.append(counted)
+            aims.append(self._calibration(state).aims(state, counted, mode))
+            factors.append(encoder.config.amplification)
+        if not edges:
             return None
-        targets = self._calibration(state).targets(state, edges)
-        return correction_of(state, remaining, edges, targets, encoder.config.amplification)
+        return graph_correction(state, remaining, torch.cat(edges, dim=1), torch.cat(aims), factors[0])
 
 
 def _fine_tune(
