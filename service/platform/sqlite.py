@@ -83,7 +83,7 @@ class _Job(Generic[T]):
 
 
 class _GroupLost(Exception):
-    """The transaction ended under a unit (SQLite rolls back by itself when the disk is full): nothing is stored."""
+    """The transaction ended before it was committed (as SQLite does when the disk is full): nothing is stored."""
 
 
 class SqliteWriter:
@@ -192,10 +192,19 @@ def _commit_together(connection: Connection, driver: sqlite3.Connection, group: 
     try:
         for job in group:
             _run_in_savepoint(connection, driver, job)
-        driver.execute("COMMIT")
+        _commit(driver, group)
     except BaseException:
         driver.rollback()
         raise
+
+
+def _commit(driver: sqlite3.Connection, group: list[_Job[Any]]) -> None:
+    try:
+        driver.execute("COMMIT")
+    except sqlite3.Error as error:
+        if is_transient(error) or len(group) == 1:
+            raise
+        raise _GroupLost from error  # one of them cannot be committed: alone, the others can
 
 
 def _run_in_savepoint(connection: Connection, driver: sqlite3.Connection, job: _Job[Any]) -> None:

@@ -229,6 +229,26 @@ def test_a_caller_that_goes_away_leaves_the_writer_working(sqlite: Database):
     assert "b" in names(sqlite)
 
 
+@pytest.mark.P1
+def test_nobody_is_told_before_the_commit(sqlite: Database):
+    """A commit that fails is an error for whoever asked for it, and for nobody beside."""
+
+    def impossible(connection: Connection) -> str:
+        connection.execute(text("PRAGMA defer_foreign_keys=ON"))
+        connection.execute(text("INSERT INTO interactions VALUES (1, 2, '2026-11-21 00:00:00')"))
+        return "stored"
+
+    async def beside() -> list[object]:
+        units = (put("a"), impossible, put("b"))
+        return list(await asyncio.gather(*(sqlite.run_write(unit) for unit in units), return_exceptions=True))
+
+    first, failed, last = asyncio.run(beside())
+
+    assert (first, last) == ("a", "b")
+    assert isinstance(failed, sqlite3.IntegrityError)
+    assert names(sqlite) == ["a", "b"]
+
+
 @pytest.mark.P10
 def test_writes_beyond_the_bound_are_turned_away(sqlite: Database, monkeypatch: pytest.MonkeyPatch):
     """Nothing is stored, and the caller hears when to come back."""
