@@ -70,7 +70,7 @@ benchmark: $(STAMP) ## every figure of the docs, into benchmarks/results
 	$(BIN)/python -m benchmarks.main $(ARGS)
 
 faults: $(STAMP) ## kill, pause and corrupt real processes and check the promises
-	$(BIN)/python -m pytest tests/faults $(ARGS)
+	$(BIN)/python -m pytest tests/faults -m "slow or not slow" $(ARGS)
 
 compose-test: ## the compose file in real containers (needs podman and the images; see docs/deployment.md)
 	@$(FIND_PYTHON); "$$python" docker/compose_test.py $(ARGS)

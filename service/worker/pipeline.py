@@ -281,6 +281,7 @@ class Pipeline:
 
         settlement = Settlement(run.id, run.erasures, run.course, version, made, stages, self._covered(run))
         self._enter(run, "settle")
+        fault_point("worker.before_settle")
         self.house.database.transact(
             lambda connection: settle(connection, self.house.lease, settlement, self.house.clock.now())
         )

@@ -96,11 +96,17 @@ class Worker:
     def _hold_lease(self) -> None:
         """Rounds until the lease is lost or the worker is to stop."""
         self._pipeline = None
-        if not self._guarded(self.shelf.recover):
+        if not self._guarded(self._recover):
             return
         while self.lease.held and not self.stop.is_set():
             self._guarded(self._round)
             self.standing.rounds += 1
+
+    def _recover(self) -> None:
+        self.shelf.recover()
+        with contextlib.suppress(Problem):
+            # Only the holder of the lease reads: whatever was delivered and not acknowledged was an earlier one's.
+            self.batcher.reclaim(0)
 
     def _round(self) -> None:
         self._sweep_if_due()

@@ -1,0 +1,52 @@
+"""Homes for processes: one template a run, a copy per test, a stream of its own."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.platform.redis import ErasureStream
+from tests.factories.workers import Home, copy_template, make_template, opened
+from tests.faults.crew import Crew
+
+
+@pytest.fixture(scope="session")
+def template() -> Iterator[Path]:
+    """A closed home with a base and its encoders."""
+    folder = Path(tempfile.mkdtemp(prefix="expunge-template-"))
+    make_template(folder)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def place(template: Path, home: Path, redis_url: str) -> Iterator[Home]:
+    """An open home on SQLite with a stream of its own on a real server."""
+    changes = {"redis_url": redis_url, "stream": f"test:{os.urandom(6).hex()}"}
+    with opened(copy_template(template, home, **changes)) as place:
+        yield place
+
+
+@pytest.fixture
+def crew(place: Home) -> Iterator[Crew]:
+    """Workers of the place; those that still run are killed at the end."""
+    with Crew(place.settings, place.settings.home / "worker.log") as crew:
+        yield crew
+
+
+@pytest.fixture
+def watched(place: Home) -> Iterator[ErasureStream]:
+    """The stream of the place, to look at."""
+    stream = stream_of(place)
+    yield stream
+    stream.close()
+
+
+def stream_of(place: Home) -> ErasureStream:
+    """A client of a place's stream."""
+    settings = place.settings
+    assert settings.redis_url is not None
+    return ErasureStream(settings.redis_url, stream=settings.stream, group=settings.group, consumer="test")
