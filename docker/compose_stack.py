@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = "expunge-test"
 STAND_INS = Path(os.environ.get("EXPUNGE_STAND_INS", "/var/tmp/expunge-stand-ins"))  # noqa: S108
+COMPOSE_SECONDS = 1200
 IMAGES = ("python:3.11-slim", "postgres:16", "valkey/valkey:8", "prom/prometheus:v3.5.0")
 
 T = TypeVar("T")
@@ -99,9 +100,20 @@ class Stack:
         command = [*self.engine.compose, "-p", PROJECT, "-f", str(ROOT / "docker-compose.yml"), *arguments]
         outside = {name: value for name, value in os.environ.items() if not name.startswith("EXPUNGE_")}
         build = {"BUILDAH_ISOLATION": "chroot", "BUILDAH_FORMAT": "docker"}
-        done = subprocess.run(
-            command, cwd=ROOT, env=outside | build | self.environment, capture_output=True, text=True, check=False
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=outside | build | self.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=COMPOSE_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            self._log.write(f"$ {' '.join(arguments)}\n{error.stdout!r}\n{error.stderr!r}\n")
+            msg = f"compose {' '.join(arguments)} did not end: {(error.stderr or b'')[-1000:]!r}"
+            raise Failed(msg) from error
         self._log.write(f"$ {' '.join(arguments)}\n{done.stdout}{done.stderr}\n")
         self._log.flush()
         if check and done.returncode != 0:

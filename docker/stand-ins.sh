@@ -20,7 +20,7 @@ say() { printf '%s stand-ins: %s\n' "$(date +%H:%M:%S)" "$*"; }
 
 install_tools() {
     local missing=()
-    for tool in podman buildah runc debootstrap iptables; do
+    for tool in podman buildah runc catatonit debootstrap iptables; do
         command -v "$tool" >/dev/null || missing+=("$tool")
     done
     if ((${#missing[@]})); then

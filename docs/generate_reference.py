@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "reference.md"
 HEAD = """# Reference
 
-Written by `make reference` from the code; edit the code. What the words mean stands in the
-[README](../README.md), what to do when an alert fires in the [runbook](runbook.md).
+Written by `make reference` from the code; edit the code. What the words mean stands in
+[decision 0006](decisions/0006-vocabulary-of-words.md), what to do when an alert fires in the [runbook](runbook.md).
 """
 STATES = {
     "accepted": "Stored, hidden from every answer, late writes refused; the model still knows it.",
@@ -107,12 +107,12 @@ def _attribute_texts(file: Path, class_name: str) -> dict[str, str]:
 def _commands() -> str:
     cli = importlib.import_module("service.cli.program")
     root = importlib.import_module("typer.main").get_command(cli.app)
-    rows = [(f"`expunge {path}`", _first_sentence(command.help or "")) for path, command in _leaves(root, "")]
-    options = [(f"`{path}`", _options(command)) for path, command in _leaves(root, "") if any(command.params)]
-    return (
-        _table(("command", "what it does"), rows)
-        + "\nOptions; `expunge COMMAND --help` explains each.\n\n"
-        + _table(("command", "options and arguments"), options)
+    rows = [
+        (f"`expunge {path}`", _first_sentence(command.help or ""), _options(command))
+        for path, command in _leaves(root, "")
+    ]
+    return "`expunge COMMAND --help` explains each option. `--home DIR` goes with every command.\n\n" + _table(
+        ("command", "what it does", "options and arguments"), rows
     )
 
 
@@ -127,8 +127,9 @@ def _leaves(command: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _options(command: Any) -> str:
-    names = [" ".join(sorted(param.opts, key=len)[-1:]) if param.opts else param.name for param in command.params]
-    return ", ".join(f"`{name}`" for name in names if name != "--help")
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    names = [parameter.opts[0] if parameter.opts else parameter.name for parameter in shown]
+    return _codes(name for name in names if name != "--help")
 
 
 def _routes() -> str:
