@@ -40,8 +40,10 @@ RECIPE = TrainingConfig(embedding_size=128, batch_size=4096, learning_rate=5e-3,
 VALIDATION_SHARE = 0.02
 SHARE = 0.01  # of the edges: adversarial ones added, genuine ones revoked
 RETRAIN_SEEDS = (1, 2, 3)
-FORGET = PretrainingConfig(mode="forget", steps=200)
-DISLIKE = PretrainingConfig(mode="dislike", steps=600, learning_rate=5e-3)
+FORGET = PretrainingConfig(mode="forget")
+DISLIKE = PretrainingConfig(mode="dislike")
+# The published method: no correction, its own learning rate; everything else as it ships.
+PUBLISHED = PretrainingConfig(mode="dislike", steps=300, learning_rate=1e-3, amplify=False, judge_every=50)
 
 
 @cache
@@ -122,16 +124,17 @@ def encoder(name: str, state: TrainedState, config: PretrainingConfig) -> tuple[
     return InfluenceEncoder.from_tensors(facts["config"], tensors), facts
 
 
-def compared(state: TrainedState, request: Request, retrained: dict[int, Tensor], method: UnlearnRec) -> dict[str, Any]:
-    """Every figure of before, retrained (a seed each), swapped graph, and the method."""
+def compared(
+    state: TrainedState, request: Request, retrained: dict[int, Tensor], methods: dict[str, UnlearnRec]
+) -> dict[str, Any]:
+    """Every figure of before, retrained (a seed each), swapped graph, and the methods."""
     full, _, _, test = graphs()
     probe = MembershipProbe.of(full, request.edges, test.edges)
     with torch.no_grad():
         remaining = state.graph.without(request.edges)
         swap = zero_isolated(state.backbone.propagate(state.e0, remaining), remaining)
-    method.prepare(state)
-    result = method.forget(state, request)
-    models = {"before": state.readout, "graph_swap": swap, "unlearned": result.readout}
+    models = {"before": state.readout, "graph_swap": swap}
+    models |= {name: method.forget(state, request).readout for name, method in methods.items()}
     models |= {f"retrain_{seed}": readout for seed, readout in retrained.items()}
     return {
         name: ranked(readout) | asdict(probe.measure(readout, state.readout)) for name, readout in models.items()
@@ -155,8 +158,11 @@ def adversarial() -> dict[str, Any]:
     attacked, edges = attacked_graph()
     state, _ = trained("attacked-0", attacked, 0)
     retrained = {seed: trained(f"clean-{seed}", train, seed)[0].readout for seed in RETRAIN_SEEDS}
-    method = UnlearnRec({"dislike": encoder("encoder-dislike", state, DISLIKE)[0]})
-    return cell("adversarial", lambda: compared(state, Request.of(state, dislike=edges), retrained, method))
+    methods = {
+        "unlearned": UnlearnRec({"dislike": encoder("encoder-dislike", state, DISLIKE)[0]}),
+        "published": UnlearnRec({"dislike": encoder("encoder-published", state, PUBLISHED)[0]}),
+    }
+    return cell("adversarial", lambda: compared(state, Request.of(state, dislike=edges), retrained, methods))
 
 
 def genuine() -> dict[str, Any]:
@@ -164,8 +170,8 @@ def genuine() -> dict[str, Any]:
     state, edges = base(), genuine_edges()
     remaining = state.graph.without(edges)
     retrained = {seed: trained(f"genuine-{seed}", remaining, seed)[0].readout for seed in RETRAIN_SEEDS}
-    method = UnlearnRec({"forget": encoder("encoder-forget", state, FORGET)[0]})
-    return cell("genuine", lambda: compared(state, Request.of(state, forget=edges), retrained, method))
+    methods = {"unlearned": UnlearnRec({"forget": encoder("encoder-forget", state, FORGET)[0]})}
+    return cell("genuine", lambda: compared(state, Request.of(state, forget=edges), retrained, methods))
 
 
 def timings() -> dict[str, Any]:

@@ -39,11 +39,12 @@ class PretrainingConfig:
 
     mode: Mode = "forget"
     """`dislike` uses the published unlearning loss (20), `forget` the calibrated one."""
-    steps: int = 400
+    steps: int = 150
     """Steps of Adam, >= 0; 0 leaves the encoder as it starts."""
     batch_size: int = 1024
     """Remaining interactions in a step, >= 2."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
+    """Of Adam; the paper has 1e-3 without the calibrated correction, beside which a third of it is steadier."""
     unlearn_weight: float = 0.5
     """lambda_u."""
     preserve_weight: float = 0.02
@@ -57,10 +58,10 @@ class PretrainingConfig:
     """Share of entries dropped from A_D in equation (23)."""
     steps_a_request: int = 8
     """A fresh request is simulated after so many steps, >= 1."""
-    judge_every: int = 50
+    judge_every: int = 25
     """Held-out requests are judged after so many steps, >= 1."""
     max_quality_loss: float = 0.01
-    """A checkpoint counts only while validation NDCG stays above (1 - this) of the base's."""
+    """A checkpoint counts only while its quality ratio is no further below that of the encoder before training."""
     amplify: bool = True
     """Fit the amplification of the graph's own effect and add the calibrated correction; the published method has
     none."""
@@ -152,8 +153,8 @@ class Pretraining:
         return PretrainingResult(best, step, judgement, tuple(history), seconds)
 
     def _better(self, new: Judgement, old: Judgement, start: Judgement) -> bool:
-        # The start is always allowed: a request that costs quality costs it before anything is learnt.
-        floor = min(1 - self.config.max_quality_loss, start.quality_ratio)
+        # Forgetting costs some quality whatever is learnt, so the start is the measure, not the base.
+        floor = min(1.0, start.quality_ratio) - self.config.max_quality_loss
         return new.quality_ratio >= floor and new.score < old.score
 
     def _simulate(self) -> _Simulated:
