@@ -14,10 +14,13 @@ def canonical_json(value: Any) -> bytes:
 
     Raises ValueError for what JSON lacks: NaN, infinity, other types, integers beyond 2^53.
     """
-    # Where no float and no key beyond ASCII is in it, orjson writes the same bytes, 70 times as fast.
-    if _is_simple(value):
+    if not _is_simple(value):
+        return rfc8785.dumps(value)
+    try:
+        # Where no float and no key beyond ASCII is in it, orjson writes the same bytes, in 5 us in place of 24.
         return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    return rfc8785.dumps(value)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
 
 
 def _is_simple(value: Any) -> bool:
