@@ -46,7 +46,9 @@ class VersionDetail(VersionSummary):
 
     lineage: list[Ancestor] = Field(description="The versions it comes from, the nearest first.")
     gate: dict[str, Any] | None = Field(description="The figures of the gate; null for a base.")
-    manifest: dict[str, Any] = Field(description="The signed manifest, as it lies beside the files.")
+    manifest: dict[str, Any] = Field(
+        description="The manifest on record; for a base, `encoders` names those chosen since it was published."
+    )
 
 
 class VersionPage(BaseModel):

@@ -86,8 +86,9 @@ def move_alias(
 ) -> tuple[int | None, int]:
     """Point an alias at a version and return the numbers before and after, with an audit entry if they differ.
 
-    When `live` moves, `previous` follows it, and `base` goes along, so that the next version comes from the same base.
-    `fenced=False` is for settling a batch: it passes over erasures that still wait, never over forgotten ones.
+    When `live` moves, `previous` follows it. `fenced=False` is for settling a batch: it passes over erasures that still
+    wait, never over forgotten ones. Fenced, a move of `live` to another base takes `base` along, so that the next
+    versions derive from the one that was chosen.
 
     Raises:
         VersionUnknown, VersionNotReady: there is no such version, or it may not serve.
@@ -99,8 +100,10 @@ def move_alias(
         return number, number
     version = _ready(connection, number)
     _fence(connection, version, waiting=fenced)
-    if name == LIVE:
-        _follow(connection, before, version, at)
+    if name == LIVE and before is not None:
+        repository.point(connection, PREVIOUS, before.version, at)
+        if fenced:
+            _take_base_along(connection, before, version, at)
     repository.point(connection, name, number, at)
     body = {"alias": name, "before": before and before.version}
     audit.write(connection, audit.reserve(connection), [Entry("alias.moved", body, version=number)], at)
@@ -110,12 +113,13 @@ def move_alias(
 def superseded(connection: Connection, keep: int) -> list[int]:
     """Return the versions that may be purged, ascending.
 
-    Those that aliases name stay, the newest `keep` of the others, and the bases of all these.
+    Those that aliases name stay, the newest `keep` of the others, the newest base, and the bases of all these.
     """
     rows = repository.kept(connection)
     named = {alias.version for alias in repository.all_aliases(connection)}
     others = [row.version for row in rows if row.version not in named]
-    stay = named | set(others[: max(keep, 0)])
+    bases = [row.version for row in rows if row.kind == "base"]
+    stay = named | set(others[: max(keep, 0)]) | set(bases[:1])
     stay |= {row.base for row in rows if row.version in stay}
     return sorted(row.version for row in rows if row.version not in stay)
 
@@ -197,11 +201,10 @@ def _fence(connection: Connection, version: VersionRow, *, waiting: bool) -> Non
         raise VersionFenced(f"Version {version.version} does not cover {held:,} of the accepted erasures.")
 
 
-def _follow(connection: Connection, before: AliasRow | None, version: VersionRow, at: datetime) -> None:
-    if before is not None:
-        repository.point(connection, PREVIOUS, before.version, at)
-    base = repository.find_alias(connection, BASE)
-    if base is not None and base.version != version.base:
+def _take_base_along(connection: Connection, before: AliasRow, version: VersionRow, at: datetime) -> None:
+    # Within one base nothing is chosen: another base that was promoted and waits for its encoder stays promoted.
+    left = repository.find(connection, before.version)
+    if left is not None and left.base != version.base:
         repository.point(connection, BASE, version.base, at)
 
 

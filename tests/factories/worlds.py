@@ -11,7 +11,7 @@ from model_store import Manifest, ManifestFacts, ModelStore
 from service.models import service as models
 from service.platform.database import Database
 from service.platform.identity import Identity, load_identity
-from service.platform.tables import interactions, items, users
+from service.platform.tables import erasures, interactions, items, users
 from service.settings import Settings
 
 AT = datetime(2026, 11, 21, 4, 0, tzinfo=UTC)
@@ -43,6 +43,24 @@ class World:
             item_keys = {row.id: row.key for row in connection.execute(select(items.c.id, items.c.key))}
             rows = [{"user_key": user_keys[u], "item_key": item_keys[i], "recorded_at": AT} for u, i in pairs]
             connection.execute(insert(interactions), rows)
+
+    def erasure(self, seq: int, **changes: Any) -> str:
+        """Put an erasure of one recorded interaction on record, as it would be after some time; returns its id."""
+        plain = {
+            "id": f"erasure-{seq}",
+            "seq": seq,
+            "status": "accepted",
+            "mode": "forget",
+            "requested": 1,
+            "matched": 1,
+            "commitment": "c" * 64,
+            "received_at": AT,
+            "due_at": AT,
+            "key_id": "k",
+        }
+        with self.database.write() as connection:
+            connection.execute(insert(erasures).values(**(plain | changes)))
+        return f"erasure-{seq}"
 
     def publish(
         self,
