@@ -48,6 +48,7 @@ def train(
     dimension: Dimension = 128,
     layers: Layers = 3,
     readout: Annotated[Readout, typer.Option("--readout", help="Mean or sum over the layers.")] = Readout.MEAN,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", min=0, help="Weight of the L2 term.")] = 1e-2,
     batch_size: BatchSize = 4096,
     learning_rate: Rate = 5e-3,
     final_learning_rate: FinalRate = None,
@@ -74,7 +75,7 @@ def train(
         patience=patience,
         seed=seed,
     )
-    recipe = Recipe(LightGCN(layers=layers, readout=readout.value), config)
+    recipe = Recipe(LightGCN(layers=layers, readout=readout.value, weight_decay=weight_decay), config)
     settings = settings_of(context)
     with open_home(settings, upgrade=True) as home, Terminal().step("Training", "epochs", epochs) as progress:
         base = train_base(home.database, home.store, settings, recipe, epochs_told(progress), go_live=go_live)
@@ -84,9 +85,9 @@ def train(
 def pretrain(
     context: typer.Context,
     mode: Annotated[Mode, typer.Option("--mode", help="What the encoder is for.")] = Mode.FORGET,
-    steps: Annotated[int, typer.Option("--steps", min=0, help="Steps of Adam.")] = 400,
+    steps: Annotated[int, typer.Option("--steps", min=0, help="Steps of Adam.")] = 150,
     batch_size: BatchSize = 1024,
-    learning_rate: Rate = 1e-3,
+    learning_rate: Rate = 3e-4,
     seed: Seed = 0,
     base: Annotated[int | None, typer.Option("--base", help="Version to make it for [the one in use].")] = None,
     json_file: Json = None,

@@ -35,6 +35,7 @@ from service.worker.shelf import TRAINING
 
 EPOCH_OF_TRAINERS = 0  # batches of workers have epochs from 1
 ENCODER_TRIES = 5
+VALIDATION_PAIRS = 3_000  # enough for a stable NDCG and for the quantiles of the calibration
 
 
 class NothingToLearn(Conflict):
@@ -67,8 +68,15 @@ class Recipe:
 
     backbone: Backbone = field(default_factory=LightGCN)
     training: TrainingConfig = field(default_factory=TrainingConfig)
-    validation_share: float = 0.1
-    """Share of the interactions that is held out for stopping, calibration and the gate, in (0, 1)."""
+    validation_share: float | None = None
+    """Share of the interactions that is held out for stopping, calibration and the gate, in (0, 1); None: 2 %, or more
+    where that would be fewer than VALIDATION_PAIRS, but at most 10 %."""
+
+    def share_of(self, n_interactions: int) -> float:
+        """The share that is held out of so many interactions."""
+        if self.validation_share is not None:
+            return self.validation_share
+        return min(0.1, max(0.02, VALIDATION_PAIRS / max(n_interactions, 1)))
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,7 @@ def pretrain(
 def _split(data: Snapshot, recipe: Recipe) -> tuple[InteractionGraph, torch.Tensor]:
     n_users, n_items = len(data.user_keys), len(data.item_keys)
     graph = InteractionGraph(n_users, n_items, torch.from_numpy(data.edges.reshape(2, -1)))
-    graph, validation = split_validation(graph, recipe.validation_share, recipe.training.seed)
+    graph, validation = split_validation(graph, recipe.share_of(graph.n_edges), recipe.training.seed)
     if n_users < 2 or n_items < 2 or not validation.shape[1]:
         raise NothingToLearn
     return graph, validation
@@ -275,7 +283,7 @@ def _base_facts(data: Snapshot, recipe: Recipe, result: TrainingResult, clock: C
     config: dict[str, Any] = {
         "backbone": recipe.backbone.config(),
         "training": asdict(recipe.training),
-        "validation_share": recipe.validation_share,
+        "validation_share": recipe.share_of(data.edges.size // 2),
         "snapshot_seq": data.seq,
     }
     metrics = _quality(result.validation) | {"epochs": result.epochs, "best_epoch": result.best_epoch}

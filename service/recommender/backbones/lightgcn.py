@@ -23,8 +23,9 @@ class LightGCN:
     """
 
     layers: int = 3
-    readout: Literal["mean", "sum"] = "mean"
-    weight_decay: float = 1e-4
+    readout: Literal["mean", "sum"] = "sum"
+    weight_decay: float = 1e-2
+    """Of the L2 term. On ML-1M with the sum readout 1e-2 gave NDCG .36 where the usual 1e-4 overfitted at .32."""
 
     name: ClassVar[str] = "lightgcn"
 
