@@ -91,9 +91,9 @@ def point(connection: Connection, name: str, number: int, at: datetime) -> None:
 def count_uncovered(connection: Connection, version: VersionRow, base: VersionRow, *, waiting: bool) -> int:
     """Count the erasures of recorded interactions that a version has not forgotten.
 
-    Settled ones are covered from the version on that they were settled with, as versions of one base are cumulative,
-    and by a base that was trained after they were accepted. With `waiting`, those accepted or needing attention count,
-    unless the base was trained without them.
+    Settled ones are covered from the version on that they were settled with, if it derives from the same base (its
+    versions are cumulative) or has forgotten everything up to them. With `waiting`, those accepted or needing attention
+    count too, unless the base was trained without them.
     """
     after = versions.alias("settled_with")
     trained_without = erasures.c.seq <= base.erasure_seq
