@@ -38,8 +38,11 @@ def serve(context: typer.Context, host: Host = None, port: Port = None) -> None:
     """
     from service.cli.supervisor import Program, Supervisor
     from service.platform.embedded import EmbeddedValkey
+    from service.platform.logging import configure_logging
 
+    follow_parent()
     settings = settings_of(context, host=host, port=port)
+    configure_logging(settings.log_level)
     listening = listen(settings.host, settings.port)
     with open_home(settings, upgrade=True) as home:
         _greet(home)
@@ -118,14 +121,16 @@ def listen(host: str, port: int) -> socket.socket:
     where = f"{host}:{port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(BACKLOG)
     except socket.gaierror:
         msg = f"The host {host} is not known here. Choose another with --host."
         raise Refusal(msg, REFUSES_TO_START) from None
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
     except OSError as error:
+        listening.close()
         msg = f"Cannot listen on {where} ({error.strerror}). Choose another port with --port, or stop what runs there."
         raise Refusal(msg, REFUSES_TO_START) from None
     return listening

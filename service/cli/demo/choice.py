@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 N_ERASED = 5
-FEWEST, MOST = 20, 60
+FEWEST, MOST = 15, 30
 USERS_TRIED = 400
 KNOWN_SHARE = 0.02
 """An item counts as well known that so many of the users interacted with."""
@@ -28,7 +28,7 @@ class Choice:
 def choose(edges: Rows, items: NDArray[np.float32], n_users: int, n_erased: int = N_ERASED) -> Choice:
     """The user whose well-known items hold the tightest group, and that group.
 
-    Users with 20 to 60 interactions come first, so that the group is a part of them and not all; among few users
+    Users with 15 to 30 interactions come first, so that the group is a part of them and not all; among few users
     anybody does. What the model will do with the erasure has no say in this.
 
     Args:

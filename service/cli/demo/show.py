@@ -39,7 +39,7 @@ class Show:
 
     def titles(self, items: Sequence[Mapping[str, Any]], heading: str) -> None:
         """Items with their rank and title."""
-        table = self._table(heading)
+        table = self._table(heading, show_header=False)
         table.add_column("", justify="right")
         table.add_column("")
         for item in items:
@@ -98,7 +98,7 @@ class Show:
 
     def summary(self, outcome: Outcome) -> None:
         """The figures that count, and how each was had."""
-        table = self._table("Summary")
+        table = self._table("Summary", show_header=False)
         table.add_column("", no_wrap=True)
         table.add_column("", justify="right", no_wrap=True)
         table.add_column("")
@@ -106,9 +106,10 @@ class Show:
             table.add_row(*(Text(cell) for cell in row))
         self.console.print(table)
 
-    def _table(self, title: str) -> Table:
-        title_and_style: dict[str, Any] = {"title": Text(title), "title_justify": "left", "title_style": "bold"}
-        return Table(box=box.SIMPLE_HEAD, padding=(0, 1), **title_and_style)
+    def _table(self, title: str, *, show_header: bool = True) -> Table:
+        self.console.print()
+        self.console.print(Text(f" {title}", "bold"))
+        return Table(box=box.SIMPLE_HEAD if show_header else None, padding=(0, 1), show_header=show_header)
 
     @property
     def _plain(self) -> bool:

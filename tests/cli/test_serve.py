@@ -1,0 +1,159 @@
+"""`expunge serve`: real processes, killed and ended in every way an operator or a kernel would."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.cli.conftest import WAIT_S, Run, Serving, start_serving, stop_serving
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes")
+
+
+def children(service: Serving) -> dict[str, psutil.Process]:
+    """The supervisor's children by what they run."""
+    found = {}
+    for child in psutil.Process(service.process.pid).children():
+        words = child.cmdline()
+        found["api" if "api" in words else "worker" if "worker" in words else "server"] = child
+    return found
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether all of them end in time."""
+    return not psutil.wait_procs(processes, timeout=WAIT_S)[1]
+
+
+def test_one_command_answers_recommendations(serving: Serving) -> None:
+    """API, worker and stream server run; a person gets recommendations."""
+    answer = serving.get("/v1/users/u0000001/recommendations?n=3")
+
+    assert answer.status_code == 200
+    assert len(answer.json()["items"]) == 3
+    assert set(children(serving)) == {"api", "worker", "server"}
+
+
+def test_the_api_process_holds_no_torch(serving: Serving) -> None:
+    """What keeps a replica small: torch's libraries are not even mapped."""
+    serving.get("/v1/users/u0000001/recommendations?n=3")
+
+    maps = Path(f"/proc/{children(serving)['api'].pid}/maps").read_text()
+
+    assert "libtorch" not in maps
+
+
+def test_a_killed_api_is_started_again_behind_the_same_port(serving: Serving) -> None:
+    """The supervisor holds the listening socket, so callers wait a moment and are answered."""
+    before = children(serving)["api"]
+
+    before.kill()
+    serving.until("The API was killed by signal 9")
+
+    assert serving.get("/readyz").status_code == 200
+    assert children(serving)["api"].pid != before.pid
+
+
+@pytest.mark.P1
+def test_a_killed_worker_is_started_again_and_forgets_what_was_accepted(serving: Serving, run: Run) -> None:
+    """What is accepted while no worker runs waits for the next one."""
+    children(serving)["worker"].kill()
+    serving.until("The worker was killed by signal 9")
+
+    ran = run("erase", "u0000001", _seen(serving), "--wait", WAIT_S, "--url", serving.url, "--key", serving.key)
+
+    assert ran.status == 0, ran.err
+    assert "forgotten" in ran.out
+
+
+def test_sigterm_ends_all_in_order(serving: Serving) -> None:
+    """Nothing is left, and the exit status says that all is well."""
+    processes = list(children(serving).values())
+
+    status = serving.end(signal.SIGTERM)
+
+    assert status == 0
+    assert gone(processes)
+    serving.until("Stopping")
+    serving.until("Stopped.")
+
+
+def test_ctrl_c_ends_all_in_order(serving: Serving) -> None:
+    """SIGINT is what a terminal sends."""
+    processes = list(children(serving).values())
+
+    assert serving.end(signal.SIGINT) == 0
+    assert gone(processes)
+
+
+def test_children_end_when_the_supervisor_is_killed(serving: Serving) -> None:
+    """No orphan goes on serving after a kill -9 of the supervisor."""
+    processes = list(children(serving).values())
+
+    serving.end(signal.SIGKILL)
+
+    assert gone(processes)
+
+
+def test_the_first_admin_key_is_shown_once(serving: Serving, own_home: Path) -> None:
+    """A second start does not show it again, and the key goes on working."""
+    serving.end()
+
+    again = start_serving(own_home)
+    try:
+        again.url = again.until("API       ").split()[1]
+        again.key = serving.key
+
+        assert not any("Admin key" in line for line in again.said)
+        assert again.get("/v1/users/u0000001/recommendations").status_code == 200
+    finally:
+        stop_serving(again)
+
+
+def test_an_empty_home_says_what_to_do_first(home: Path) -> None:
+    """Without a model the service runs, and names the commands that make one."""
+    service = start_serving(home)
+    try:
+        line = service.until("No model serves yet")
+
+        assert "expunge import" in line
+        assert "expunge train" in line
+    finally:
+        stop_serving(service)
+
+
+def test_a_worker_that_refuses_ends_the_service(own_home: Path) -> None:
+    """A setting that makes no sense to the worker alone ends all, with its sentence and a status that says so."""
+    service = start_serving(own_home, "--host", "127.0.0.1")
+    service.until("API       ")
+    stop_serving(service)
+    os.environ["EXPUNGE_REDIS_URL"] = "nonsense"
+    try:
+        refused = start_serving(own_home)
+        refused.until("EXPUNGE_REDIS_URL must begin with redis://")
+
+        assert refused.process.wait(WAIT_S) == 78
+    finally:
+        del os.environ["EXPUNGE_REDIS_URL"]
+
+
+def test_the_socket_is_closed_at_the_end(serving: Serving) -> None:
+    """After the end the port is free."""
+    host, port = serving.url.removeprefix("http://").split(":")
+
+    serving.end()
+
+    deadline = time.monotonic() + WAIT_S
+    with socket.socket() as probe:
+        while probe.connect_ex((host, int(port))) == 0:
+            assert time.monotonic() < deadline
+            probe.close()
+
+
+def _seen(serving: Serving) -> str:
+    answer = serving.get("/v1/users/u0000001/interactions").json()
+    return str(answer["interactions"][0]["item_id"])

@@ -1,0 +1,118 @@
+"""Progress, durations and JSON files."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from service.cli.terminal import Pace, Terminal, duration, make_console, short, size, write_json
+
+
+class Hand:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_pace_tells_amount_rate_and_time_left() -> None:
+    """After 10 of 40 epochs in 5 seconds: 2 a second, 15 seconds left."""
+    hand = Hand()
+    pace = Pace("epochs", hand)
+
+    hand.now += 5
+    pace.update(10, 40, "NDCG .31")
+
+    assert pace.outlook == "10 of 40 epochs, 2 epochs/s, 15.0 s left, NDCG .31"
+    assert pace.outcome == "10 epochs in 5.0 s, NDCG .31"
+
+
+def test_the_pace_says_nothing_that_it_cannot_know() -> None:
+    """Without a total, or before anything is done, no time is left to tell."""
+    pace = Pace("bytes", Hand())
+
+    assert pace.left_s is None
+    pace.update(0, 100, "")
+    assert pace.left_s is None
+
+
+def test_without_a_terminal_progress_is_a_line_every_five_seconds() -> None:
+    """A log is not filled with bars: 20 seconds of steps give three lines and the outcome."""
+    hand, out = Hand(), io.StringIO()
+    terminal = Terminal(make_console(out), hand)
+
+    with terminal.step("Training", "epochs", 40) as tell:
+        for epoch in range(20):
+            hand.now += 1
+            tell(epoch + 1)
+
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "Training: 5 of 40 epochs, 1 epochs/s, 35.0 s left"
+    assert lines[-1] == "Training: 20 epochs in 20.0 s"
+    assert len(lines) == 5
+
+
+def test_on_a_terminal_the_bar_gives_way_to_the_outcome() -> None:
+    """What stays on the screen is one line."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=80, color_system=None)
+
+    with Terminal(console).step("Reading", "bytes") as tell:
+        tell(1_500_000, 3_000_000)
+
+    assert "Reading: 1.5 MB in" in out.getvalue()
+
+
+def test_a_title_or_note_is_never_read_as_markup() -> None:
+    """A film called [bold] is printed as it is."""
+    out = io.StringIO()
+
+    Terminal(make_console(out)).say("[bold] and [/]")
+
+    assert out.getvalue() == "[bold] and [/]\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0021, "2.1 ms"),
+        (0.33, "330 ms"),
+        (3.44, "3.4 s"),
+        (59.96, "1 min 00 s"),
+        (125, "2 min 05 s"),
+        (3725, "1 h 02 min"),
+    ],
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    """Milliseconds, seconds, minutes, hours: two parts at most."""
+    assert duration(seconds) == text
+
+
+def test_numbers_and_sizes_are_short() -> None:
+    """About three digits."""
+    assert [short(value) for value in (0, 0.01234, 1.234, 12.34, 1234)] == ["0", "0.0123", "1.23", "12.3", "1,234"]
+    assert [size(value) for value in (999, 1500, 2.5e9)] == ["999 B", "1.5 kB", "2.5 GB"]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A document that cannot be written leaves the old file and nothing beside it."""
+    file = tmp_path / "out.json"
+    write_json(file, {"a": 1})
+
+    with pytest.raises(TypeError):
+        write_json(file, {("not", "a", "key"): 1})  # type: ignore[dict-item]
+
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_json_goes_to_standard_output_for_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json -` is for pipes."""
+    write_json(Path("-"), {"a": "ä"})
+
+    assert json.loads(capsys.readouterr().out) == {"a": "ä"}
