@@ -93,6 +93,16 @@ class Base:
 
 
 @dataclass(frozen=True)
+class Learnt:
+    """A base that is not published yet: what it learnt from, in rows of the snapshot, what it learnt, and how."""
+
+    data: Snapshot
+    state: TrainedState
+    recipe: Recipe
+    result: TrainingResult
+
+
+@dataclass(frozen=True)
 class Encoder:
     """An influence encoder that was published for a base."""
 
@@ -130,18 +140,31 @@ def train_base(
         NothingToLearn: too few interactions.
         TrainingOvertaken: another training was published at the same time.
     """
-    clock = clock or SystemClock()
     with database.read() as connection:
         data = snapshot(connection)
     graph, validation = _split(data, recipe)
     result = _train(settings, data, graph, validation, recipe, progress)
     state = TrainedState(graph, validation, result.e0.cpu(), recipe.backbone)
+    base = publish_base(database, store, Learnt(data, state, recipe, result), go_live=go_live, clock=clock)
+    _checkpoint(settings, data).unlink(missing_ok=True)
+    return base
+
+
+def publish_base(
+    database: Database, store: ModelStore, learnt: Learnt, *, go_live: bool = False, clock: Clock | None = None
+) -> Base:
+    """Publish a base that was trained, and put it on record, as `train_base` does.
+
+    Raises:
+        TrainingOvertaken: another training was published at the same time.
+    """
+    clock = clock or SystemClock()
+    data, state, recipe, result = learnt.data, learnt.state, learnt.recipe, learnt.result
     files = {BASE: _arrays(state), EMBEDDINGS: _embeddings(state, data)}
     manifest = _publish_base(database, store, files, _base_facts(data, recipe, result, clock), clock)
     live = database.transact(lambda connection: _register(connection, manifest, data.seq, go_live, clock))
     if live:
         store.set_alias(lineage.LIVE, manifest.number)
-    _checkpoint(settings, data).unlink(missing_ok=True)
     facts = state.facts()
     sizes = {name: facts[name] for name in ("n_users", "n_items", "n_edges", "n_validation")}
     return Base(manifest.number, live, result, **sizes)
@@ -171,25 +194,41 @@ def pretrain(
     Raises:
         NoBase: there is none.
     """
-    clock = clock or SystemClock()
     number = base or _wanted_base(database)
     _use_threads(settings)
-    loaded = load_base(store, number)
-    result = Pretraining(loaded.state, recipe).run(progress)
+    result = Pretraining(load_base(store, number).state, recipe).run(progress)
+    return publish_encoder(database, store, number, recipe, result, clock=clock)
+
+
+def publish_encoder(
+    database: Database,
+    store: ModelStore,
+    base: int,
+    recipe: PretrainingConfig,
+    result: PretrainingResult,
+    *,
+    clock: Clock | None = None,
+) -> Encoder:
+    """Publish an encoder that was pre-trained for a base, and use it from now on, as `pretrain` does.
+
+    Raises:
+        NoBase: the base is not on record.
+    """
+    clock = clock or SystemClock()
     facts = ManifestFacts(
         kind="encoder",
-        dataset_hash=loaded.manifest.facts.dataset_hash,
+        dataset_hash=store.manifest("versions", base).facts.dataset_hash,
         code_version=package_version(),
         seed=recipe.seed,
         created_at=clock.now(),
-        parent=number,
+        parent=base,
         config={"mode": recipe.mode, "encoder": result.encoder.facts(), "pretraining": asdict(recipe)},
         metrics={"steps": result.steps, "judgement": asdict(result.judgement)},
     )
     files = {ENCODER: {name: tensor.numpy() for name, tensor in result.encoder.tensors().items()}}
     manifest = _publish_encoder(store, files, facts)
-    database.transact(lambda connection: _choose(connection, number, recipe.mode, manifest, clock))
-    return Encoder(manifest.number, number, result)
+    database.transact(lambda connection: _choose(connection, base, recipe.mode, manifest, clock))
+    return Encoder(manifest.number, base, result)
 
 
 def _split(data: Snapshot, recipe: Recipe) -> tuple[InteractionGraph, torch.Tensor]:
