@@ -58,6 +58,11 @@ class InfluenceEncoder:
             (identity, zero, identity.clone(), zero.clone()),
         )
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it shifts nothing, whatever is asked: it has learnt nothing yet."""
+        return not (bool(self.h0.any()) or bool(self.weight.any()))
+
     def hidden(self, idm: InfluenceDependencyMatrix) -> list[Tensor]:
         """H_0..H_L over the touched nodes, each (|V_D|, d): equation (15)."""
         states = [self.h0[idm.nodes]]

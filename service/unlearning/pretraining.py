@@ -122,7 +122,9 @@ class Pretraining:
         self.amplification = config.encoder.amplification
         if config.amplify:
             self.amplification = fit_amplification(state, self.calibration, config.seed)
-        encoder_config = replace(config.encoder, amplification=self.amplification)
+        # Beside the correction the encoder starts at nothing, so that what it adds is what it has learnt.
+        weight = 0.0 if config.amplify else config.encoder.init_weight
+        encoder_config = replace(config.encoder, amplification=self.amplification, init_weight=weight)
         self.encoder = InfluenceEncoder.fresh(encoder_config, shape, device)
         self.parameters = [self.encoder.h0.requires_grad_(), self.encoder.weight.requires_grad_()]
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate)

@@ -74,4 +74,5 @@ def zero_isolated(rows: Tensor, graph: InteractionGraph) -> Tensor:
 
     Layer 0 of such a row still encodes the taste that was erased, so it may neither serve nor be kept.
     """
-    return torch.where((graph.degree > 0)[:, None], rows, torch.zeros((), device=rows.device))
+    isolated = torch.nonzero(graph.degree == 0).flatten()
+    return rows.index_fill(0, isolated, 0.0) if isolated.numel() else rows

@@ -12,7 +12,7 @@ from torch import Tensor
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.sampling import batches
-from service.unlearning.amplification import graph_correction
+from service.unlearning.amplification import graph_correction, swap_graph
 from service.unlearning.calibration import Calibration
 from service.unlearning.encoder import InfluenceEncoder
 from service.unlearning.idm import InfluenceDependencyMatrix
@@ -83,10 +83,14 @@ class UnlearnRec:
         started = time.perf_counter()
         remaining = state.graph.without(request.edges) if request.n_edges else state.graph
         with torch.no_grad():
-            e0 = zero_isolated(state.e0 + self._shift(state, request), remaining)
+            shift = self._shift(state, request)
+            e0 = zero_isolated(state.e0 if shift is None else state.e0 + shift, remaining)
             encoded = time.perf_counter()
-            correction = self._correction(state, request, remaining)
-            readout = unlearned_readout(state, e0, remaining, correction)
+            correction, swapped = self._correction(state, request, remaining)
+            if shift is None and swapped is not None and correction is not None:
+                readout = zero_isolated(swapped.add_(correction), remaining)  # one propagation is enough
+            else:
+                readout = unlearned_readout(state, e0, remaining, correction)
         applied = time.perf_counter()
         seconds = {"encode": encoded - started, "propagate": applied - encoded}
         result = ForgetResult(e0, readout, remaining, 0, seconds)
@@ -98,8 +102,9 @@ class UnlearnRec:
         other._prepared = self._prepared
         return other
 
-    def _shift(self, state: TrainedState, request: Request) -> Tensor:
-        total = torch.zeros_like(state.e0)
+    def _shift(self, state: TrainedState, request: Request) -> Tensor | None:
+        """The encoders' change of layer 0, (n_nodes, d), or None where there is none at all."""
+        total = None
         for mode in MODES:
             encoder = self.encoders.get(mode)
             edges = request.of_mode(mode)
@@ -108,11 +113,19 @@ class UnlearnRec:
             if encoder is None:
                 msg = f"No influence encoder for mode {mode!r} is at hand; pre-train one."
                 raise ValueError(msg)
-            total += encoder.shift(InfluenceDependencyMatrix(state.graph, edges), state.readout)
+            if encoder.is_idle:
+                continue
+            shift = encoder.shift(InfluenceDependencyMatrix(state.graph, edges), state.readout)
+            total = shift if total is None else total + shift
         return total
 
-    def _correction(self, state: TrainedState, request: Request, remaining: InteractionGraph) -> Tensor | None:
-        """The calibrated correction for the modes whose encoder is amplified; the published method has none."""
+    def _correction(
+        self, state: TrainedState, request: Request, remaining: InteractionGraph
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The calibrated correction for the modes whose encoder is amplified, and the swapped readout it starts from.
+
+        The published method has neither.
+        """
         edges, aims, factors = [], [], []
         for mode in MODES:
             encoder, asked = self.encoders.get(mode), request.of_mode(mode)
@@ -123,8 +136,10 @@ class UnlearnRec:
             aims.append(self._calibration(state).aims(state, counted, mode))
             factors.append(encoder.config.amplification)
         if not edges:
-            return None
-        return graph_correction(state, remaining, torch.cat(edges, dim=1), torch.cat(aims), factors[0])
+            return None, None
+        swapped = swap_graph(state, remaining)
+        pairs, wanted = torch.cat(edges, dim=1), torch.cat(aims)
+        return graph_correction(state, swapped, pairs, wanted, factors[0]), swapped
 
 
 def _fine_tune(
@@ -142,11 +157,16 @@ def _fine_tune(
     parts = [part.requires_grad_() for encoder in tuned.values() for part in encoder.mlp]
     optimiser = torch.optim.Adam([e0, *parts], lr=config.learning_rate)
     student = UnlearnRec(tuned)
+
+    def shifted_e0() -> Tensor:
+        shift = student._shift(state, request)
+        return e0 if shift is None else e0 + shift
+
     objective = _Objective(state, request, start.graph, method)
     for _ in range(method.epochs):
         for batch in batches(start.graph, config.batch_size, generator):
             optimiser.zero_grad()
-            shifted = e0 + student._shift(state, request)
+            shifted = shifted_e0()
             readout = unlearned_readout(state, shifted, start.graph, correction)
             loss = state.backbone.loss(shifted, start.graph, batch, readout) + objective.unlearn(readout)
             if config.preserve_weight:
@@ -156,7 +176,7 @@ def _fine_tune(
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
     with torch.no_grad():
-        final = zero_isolated(e0 + student._shift(state, request), start.graph)
+        final = zero_isolated(shifted_e0().detach().clone(), start.graph)
         readout = unlearned_readout(state, final, start.graph, correction)
     seconds = start.seconds | {"fine_tune": time.perf_counter() - started}
     return ForgetResult(final, readout, start.graph, method.epochs, seconds)
