@@ -6,37 +6,75 @@ import json
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CACHE = ROOT / ".cache" / "benchmarks"
+MEASURED = "_measured"
+"""Key in a cell's file, beside the result: when, at which commit, on which machine and in how many seconds."""
 
 
-def cell(name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def cell(name: str, measure: Callable[[], dict[str, Any]], *, beside: Path | None = None) -> dict[str, Any]:
     """The cell of this name: read where it exists, else measured and written.
 
     Args:
         name: file name below `benchmarks/results/cells`, without its ending.
         measure: gives plain JSON values.
+        beside: a file that `measure` writes too; where it is gone, the cell is measured anew.
     """
-    path = RESULTS / "cells" / f"{name}.json"
-    if path.exists():
-        stored: dict[str, Any] = json.loads(path.read_text())
-        return stored
+    kept = stored(name)
+    if kept is not None and (beside is None or beside.exists()):
+        return kept
     print(f"measuring {name}", flush=True)
+    started = time.perf_counter()
     result = measure()
-    write_json(path, result)
+    seconds = round(time.perf_counter() - started, 1)
+    measured = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(), "machine": machine()}
+    write_json(cell_path(name), result | {MEASURED: measured | {"seconds": seconds}})
+    print(f"measured {name} in {seconds:,.0f} s", flush=True)
     return result
 
 
-def write_json(path: Path, value: object) -> None:
+def stored(name: str) -> dict[str, Any] | None:
+    """The result of a cell that was measured; None where it was not."""
+    content = _content(name)
+    return None if content is None else {key: value for key, value in content.items() if key != MEASURED}
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """When, where and at which commit a cell was measured; empty where that is not known."""
+    measured: dict[str, Any] = (_content(name) or {}).get(MEASURED, {})
+    return measured
+
+
+def drop(name: str) -> None:
+    """Have a cell measured anew the next time."""
+    cell_path(name).unlink(missing_ok=True)
+
+
+def cell_path(name: str) -> Path:
+    """Where a cell lies."""
+    return RESULTS / "cells" / f"{name}.json"
+
+
+def _content(name: str) -> dict[str, Any] | None:
+    path = cell_path(name)
+    if not path.exists():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def write_json(path: Path, value: object, *, sort: bool = True) -> None:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    aside.write_text(json.dumps(value, indent=2, sort_keys=sort) + "\n")
     aside.replace(path)
 
 
