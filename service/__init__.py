@@ -2,6 +2,6 @@
 
 import os
 
-# Threads of OpenMP that wait in a busy loop take the core from the one that they wait for: with another program on the
-# machine an epoch of training took 15 times as long. Asleep they cost microseconds. It counts if set before torch comes.
+# OpenMP's threads wait in a busy loop and take the core from the one that they wait for: beside another program an
+# epoch of training took 15 times as long. Asleep they cost microseconds. It counts only if set before torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
