@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -120,6 +121,19 @@ class Stack:
             msg = f"compose {' '.join(arguments)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-2000:]}"
             raise Failed(msg)
         return done.stdout
+
+    def up(self) -> None:
+        """Bring everything up in the order of its conditions, which old podman cannot wait for by itself."""
+        if self.engine.program == "docker":
+            self.compose("up", "-d")
+            return
+        self.compose("up", "-d", "--no-deps", "postgres", "valkey")
+        for service in ("postgres", "valkey"):
+            eventually(f"{service} is healthy", partial(self.healthy, service))
+        self.compose("up", "-d", "--no-deps", "migrate")
+        code = run(self.engine.program, "wait", self.container("migrate")).strip()
+        require(code == "0", f"migrate ended with {code}")
+        self.compose("up", "-d", "--no-deps", "api", "worker", "prometheus")
 
     def container(self, service: str) -> str:
         """The id of the first container of a service."""

@@ -99,10 +99,7 @@ def refuses_missing_secrets(stack: Stack) -> None:
 def comes_up(stack: Stack) -> None:
     """the image is built, the schema is made, all parts are healthy, none runs as root"""
     stack.compose("build", "api")
-    stack.compose("up", "-d", "postgres", "valkey")
-    for service in ("postgres", "valkey"):
-        eventually(f"{service} is healthy", partial(stack.healthy, service))
-    stack.compose("up", "-d")
+    stack.up()
     for service in ("api", "worker"):
         eventually(f"{service} is healthy", partial(stack.healthy, service))
         require(stack.inside(service, "id", "-u").strip() == "10001", f"{service} runs as another user than 10001")
@@ -121,7 +118,7 @@ def writes(stack: Stack, service: str, folder: str) -> bool:
 def trains(stack: Stack) -> None:
     """a data set is imported, a model and its encoder are trained, the API becomes ready"""
     stack.key = make_key(stack)
-    stack.compose("--profile", "train", "run", "--rm", "train")
+    stack.compose("--profile", "train", "run", "--rm", "--no-deps", "train")
     eventually("the API is ready", lambda: stack.call("GET", "/readyz").status == 200)
 
 

@@ -118,7 +118,17 @@ def test_the_model_store_is_a_volume_that_all_share() -> None:
 
     for name, service in OWN.items():
         assert f"models:{store}" in service["volumes"], name
-    assert f"/var/lib/expunge {store}" in DOCKERFILE, "the image must own the folder, or the volume is root's"
+
+
+def test_the_image_owns_the_folders_that_volumes_are_mounted_on() -> None:
+    """A volume takes the owner of the folder that it covers: one that the image lacks would be root's."""
+    owned = re.search(r"install -d -o expunge (.*)$", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
+    assert owned is not None
+
+    for service in OWN.values():
+        for volume in service["volumes"]:
+            name, folder = volume.split(":")[:2]
+            assert name not in COMPOSE["volumes"] or folder in owned[1].split(), folder
 
 
 def test_secrets_have_no_default_and_are_not_written_down() -> None:
