@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli.context import Json, open_home, settings_of, tell
-from service.cli.failures import Refusal
 from service.cli.terminal import Tell, Terminal, duration
 
 if TYPE_CHECKING:
@@ -33,27 +32,28 @@ class Mode(StrEnum):
     DISLIKE = "dislike"
 
 
-Dimension = Annotated[int, typer.Option("--dimension", min=1, help="Width of the embeddings.")]
-Layers = Annotated[int, typer.Option("--layers", min=0, help="Layers of LightGCN.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Interactions in a step.")]
-Rate = Annotated[float, typer.Option("--learning-rate", min=1e-9, help="Step size of Adam.")]
+# What is left out stays as the learning packages have it; reading their defaults here would import torch.
+Dimension = Annotated[int | None, typer.Option("--dimension", min=1, help="Width of the embeddings.")]
+Layers = Annotated[int | None, typer.Option("--layers", min=0, help="Layers of LightGCN.")]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", min=2, help="Interactions in a step.")]
+Rate = Annotated[float | None, typer.Option("--learning-rate", min=1e-9, help="Step size of Adam.")]
 FinalRate = Annotated[float | None, typer.Option("--final-learning-rate", help="Step size in the last epoch.")]
-Epochs = Annotated[int, typer.Option("--epochs", min=1, help="At most so many passes; validation stops it earlier.")]
-Patience = Annotated[int, typer.Option("--patience", min=1, help="Epochs without progress before it stops.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="Most passes; validation stops it earlier.")]
+Patience = Annotated[int | None, typer.Option("--patience", min=1, help="Epochs without progress before it stops.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything that is random.")]
 
 
 def train(
     context: typer.Context,
-    dimension: Dimension = 128,
-    layers: Layers = 3,
-    readout: Annotated[Readout, typer.Option("--readout", help="Mean or sum over the layers.")] = Readout.MEAN,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", min=0, help="Weight of the L2 term.")] = 1e-2,
-    batch_size: BatchSize = 4096,
-    learning_rate: Rate = 5e-3,
+    dimension: Dimension = None,
+    layers: Layers = None,
+    readout: Annotated[Readout | None, typer.Option("--readout", help="Mean or sum over the layers.")] = None,
+    weight_decay: Annotated[float | None, typer.Option("--weight-decay", min=0, help="Weight of the L2 term.")] = None,
+    batch_size: BatchSize = None,
+    learning_rate: Rate = None,
     final_learning_rate: FinalRate = None,
-    epochs: Epochs = 40,
-    patience: Patience = 3,
+    epochs: Epochs = None,
+    patience: Patience = None,
     seed: Seed = 0,
     go_live: Annotated[bool, typer.Option("--go-live", help="Use this base even if another one serves now.")] = False,
     json_file: Json = None,
@@ -66,18 +66,18 @@ def train(
     from service.recommender.training import TrainingConfig
     from service.worker.training import Recipe, train_base
 
-    config = TrainingConfig(
-        embedding_size=dimension,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        final_learning_rate=final_learning_rate or learning_rate,
-        epochs=epochs,
-        patience=patience,
-        seed=seed,
-    )
-    recipe = Recipe(LightGCN(layers=layers, readout=readout.value, weight_decay=weight_decay), config)
-    settings = settings_of(context)
-    with open_home(settings, upgrade=True) as home, Terminal().step("Training", "epochs", epochs) as progress:
+    config = {
+        "embedding_size": dimension,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "final_learning_rate": final_learning_rate or learning_rate,
+        "epochs": epochs,
+        "patience": patience,
+    }
+    backbone = {"layers": layers, "readout": readout and readout.value, "weight_decay": weight_decay}
+    recipe = Recipe(LightGCN(**_given(backbone)), TrainingConfig(seed=seed, **_given(config)))
+    settings, most = settings_of(context), recipe.training.epochs
+    with open_home(settings, upgrade=True) as home, Terminal().step("Training", "epochs", most) as progress:
         base = train_base(home.database, home.store, settings, recipe, epochs_told(progress), go_live=go_live)
     tell(json_file, _base_document(base, recipe), _base_text(base))
 
@@ -85,9 +85,9 @@ def train(
 def pretrain(
     context: typer.Context,
     mode: Annotated[Mode, typer.Option("--mode", help="What the encoder is for.")] = Mode.FORGET,
-    steps: Annotated[int, typer.Option("--steps", min=0, help="Steps of Adam.")] = 150,
-    batch_size: BatchSize = 1024,
-    learning_rate: Rate = 3e-4,
+    steps: Annotated[int | None, typer.Option("--steps", min=0, help="Steps of Adam.")] = None,
+    batch_size: BatchSize = None,
+    learning_rate: Rate = None,
     seed: Seed = 0,
     base: Annotated[int | None, typer.Option("--base", help="Version to make it for [the one in use].")] = None,
     json_file: Json = None,
@@ -96,16 +96,16 @@ def pretrain(
     from service.unlearning.pretraining import PretrainingConfig
     from service.worker import training as workshop
 
-    if batch_size < 2:
-        msg = "--batch-size must be at least 2."
-        raise Refusal(msg)
-    recipe = PretrainingConfig(
-        mode=mode.value, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed
-    )
+    given = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    recipe = PretrainingConfig(mode=mode.value, seed=seed, **_given(given))
     settings = settings_of(context)
-    with open_home(settings, upgrade=True) as home, Terminal().step("Pre-training", "steps", steps) as progress:
+    with open_home(settings, upgrade=True) as home, Terminal().step("Pre-training", "steps", recipe.steps) as progress:
         encoder = workshop.pretrain(home.database, home.store, settings, recipe, steps_told(progress), base=base)
     tell(json_file, _encoder_document(encoder, mode), _encoder_text(encoder, mode))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def epochs_told(progress: Tell) -> Callable[[EpochReport], None]:

@@ -17,7 +17,7 @@ from service.cli import audit, data, demo, erase, learn, operate, serve
 from service.cli.context import Invocation
 from service.cli.failures import explain
 
-EPILOG = "EXPUNGE_* variables set everything else; docs/cli.md lists them. `--home` may stand behind the command, too."
+EPILOG = "EXPUNGE_* variables set the rest; docs/reference.md lists them. --home may stand behind the command, too."
 
 app = typer.Typer(
     name="expunge",

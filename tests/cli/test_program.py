@@ -62,7 +62,7 @@ print("torch" in sys.modules)
         (["train", "--epochs", "0"], "Invalid value for '--epochs'"),
         (["import", "--data", "/no/such/folder"], "The data folder /no/such/folder is not there; name a folder"),
         (["import"], "Which data? Name the folder with --data DIR."),
-        (["pretrain", "--batch-size", "1"], "--batch-size must be at least 2."),
+        (["pretrain", "--batch-size", "1"], "Invalid value for '--batch-size'"),
         (["pretrain"], "There is no trained base yet. Run `expunge train` first."),
         (["train"], "There is too little to learn from."),
         (["keys", "list"], "The database has no schema yet. Run `expunge db upgrade`."),

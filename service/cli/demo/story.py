@@ -280,15 +280,16 @@ class Story:
         noise, seconds = 1 / sqrt(12 * max(n_erased, 1)), comparison.retrain.seconds
         self.show.say(
             "AUC is the chance that an erased pair scores above a held-out one; p is a mean probability. The aim is "
-            "the retrained column: what scores higher leaks, what scores lower tells as well."
+            "the retrained column: what scores higher leaks, what scores lower tells as well. That column may "
+            "be above a half: what is left of the history shows the same taste."
         )
         self.show.say(
             f"With {n_erased} pairs an AUC is uncertain by about ±{noise:.2f}, and each new seed of a retraining moves "
             "it, too: this shows what happens and proves nothing. docs/figures.md has thousands of pairs."
         )
         self.show.say(
-            f"Retraining took {duration(seconds)}, the unlearning step {duration(erasure.seconds_apply)}: "
-            f"{short(seconds / max(erasure.seconds_apply, 1e-9))} times less."
+            f"Retraining took {duration(seconds)}, {short(seconds / max(erasure.seconds_apply, 1e-9))} times the "
+            f"unlearning step ({duration(erasure.seconds_apply)})."
         )
 
     def _audit(self, client: ServiceClient, erasure: ErasureFacts) -> None:
