@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, get_args
 
@@ -170,20 +170,25 @@ class UnlearningEngine:
         return Request.of(self.state, *(self._edges(demand.of_mode(mode)) for mode in ("forget", "dislike")))
 
     def _edges(self, targets: Targets) -> Tensor:
-        graph, device = self.state.graph, self.state.graph.device
         user_rows, users_known = _rows(self.user_keys, targets.pairs[0])
         item_rows, items_known = _rows(self.item_keys, targets.pairs[1])
         known = users_known & items_known
-        pairs = torch.from_numpy(np.stack((user_rows[known], item_rows[known]))).to(device)
-        whole_users, whole_items = (
-            torch.from_numpy(rows[found]).to(device)
-            for rows, found in (_rows(self.user_keys, targets.users), _rows(self.item_keys, targets.items))
-        )
-        held_out = self.state.validation
-        of_users = held_out[:, torch.isin(held_out[0].long(), whole_users)]
-        of_items = held_out[:, torch.isin(held_out[1].long(), whole_items)]
-        learnt = (graph.edges_of_users(whole_users), graph.edges_of_items(whole_items))
-        return torch.cat([edges.int() for edges in (pairs, *learnt, of_users, of_items)], dim=1)
+        pairs = torch.from_numpy(np.stack((user_rows[known], item_rows[known])))
+        parts = [pairs.to(self.state.graph.device), *self._whole(targets)]
+        return torch.cat([edges.int() for edges in parts], dim=1)
+
+    def _whole(self, targets: Targets) -> Iterator[Tensor]:
+        """Edges of whole users and items, held-out ones too; a look at every edge, so only where some are named."""
+        graph, held_out = self.state.graph, self.state.validation
+        for side, keys, wanted, learnt in (
+            (0, self.user_keys, targets.users, graph.edges_of_users),
+            (1, self.item_keys, targets.items, graph.edges_of_items),
+        ):
+            rows, known = _rows(keys, wanted)
+            if known.any():
+                whole = torch.from_numpy(rows[known]).to(graph.device)
+                yield learnt(whole)
+                yield held_out[:, torch.isin(held_out[side].long(), whole)]
 
 
 def embedding_tensors(result: ForgetResult, user_keys: Keys, item_keys: Keys) -> dict[str, Array]:

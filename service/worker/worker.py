@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 from sqlalchemy import Connection
@@ -31,6 +31,7 @@ from service.worker.shelf import Shelf
 
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 10.0
+CHECK_SECONDS = 60.0  # the invariants look at every erasure: less often than the sweep
 SHRINK_BITS = 2  # after each crash in the unlearning step a batch is a quarter of what it was
 
 log = structlog.get_logger()
@@ -45,7 +46,6 @@ class Standing:
     base: int | None = None
     trouble: str | None = None
     rounds: int = 0
-    checks: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Worker:
         self._engine: Engine | None = None
         self._failures = 0
         self._swept_at: float | None = None
+        self._checked_at: float | None = None
 
     def run(self) -> None:
         """Work until `stop` is set; the batch at hand is finished first."""
@@ -184,7 +185,9 @@ class Worker:
             self.batcher.reclaim(settings.lease_seconds)
         self.shelf.clean()
         self.shelf.align()
-        self.standing.checks = invariants.check_all(self.parts.database, self.parts.store, self.parts.clock)
+        if self._checked_at is None or now - self._checked_at >= CHECK_SECONDS:
+            self._checked_at = now
+            invariants.check_all(self.parts.database, self.parts.store, self.parts.clock)
 
     def _guarded(self, step: Callable[[], None]) -> bool:
         """Run a step; what fails is tried again after a pause that grows, what was fenced waits for the lease."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, exists, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, tuple_, update
 
 from service.platform.tables import erasure_targets, erasures, interactions
 
@@ -158,15 +158,17 @@ def forget_interactions(connection: Connection, ids: Sequence[str]) -> int:
 
 
 def _forget_part(connection: Connection, ids: Sequence[str]) -> int:
-    target = erasure_targets.c
+    # IN and not EXISTS: the few keys that are named are looked up, the interactions are not scanned.
+    target, own = erasure_targets.c, interactions.c
     count = 0
-    for kind, same in (
-        ("interaction", and_(target.user_key == interactions.c.user_key, target.item_key == interactions.c.item_key)),
-        ("user", target.user_key == interactions.c.user_key),
-        ("item", target.item_key == interactions.c.item_key),
+    for kind, covered, named in (
+        ("interaction", tuple_(own.user_key, own.item_key), (target.user_key, target.item_key)),
+        ("user", own.user_key, (target.user_key,)),
+        ("item", own.item_key, (target.item_key,)),
     ):
-        named = exists().where(target.erasure_id.in_(ids), target.kind == kind, same)
-        count += connection.execute(interactions.delete().where(named)).rowcount
+        known = [key.is_not(None) for key in named]
+        keys = select(*named).where(target.erasure_id.in_(ids), target.kind == kind, *known)
+        count += connection.execute(interactions.delete().where(covered.in_(keys))).rowcount
     return count
 
 
