@@ -77,7 +77,7 @@ def test_variables_in_the_docs_are_settings(page: str) -> None:
 def test_commands_in_the_docs_exist(page: str) -> None:
     """`expunge ...` in the docs is a command, with options that it has."""
     known = commands()
-    for line in re.findall(r"(?:^|`|&& |api )expunge ([a-z][^`\n"]*)", TEXT[page], re.MULTILINE):
+    for line in re.findall(r'(?:^|`|&& |api )expunge ([a-z][^`\n"]*)', TEXT[page], re.MULTILINE):
         words = re.split(r"\s+(?:#|&&|\|)|\)", line)[0].split()
         name = next((" ".join(words[:n]) for n in (2, 1) if " ".join(words[:n]) in known), None)
         if name is None and words[0] in {each.split()[0] for each in known} and len(words) == 1:
