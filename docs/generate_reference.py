@@ -83,6 +83,8 @@ def _settings() -> str:
     return (
         "Each is an environment variable. A value that makes no sense ends the start with one sentence.\n\n"
         + _table(("variable", "default", "meaning"), rows)
+        + "\nThe command line reads three more.\n\n"
+        + _table(("variable", "meaning"), [(f"`{name}`", text) for name, text in OTHER_VARIABLES.items()])
     )
 
 
