@@ -112,7 +112,7 @@ def epochs_told(progress: Tell) -> Callable[[EpochReport], None]:
     """A progress callback for trainings."""
 
     def told(report: EpochReport) -> None:
-        note = f"validation NDCG@20 {report.quality.ndcg:.3f}"
+        note = f"NDCG@20 {report.quality.ndcg:.3f}"
         progress(report.epoch + 1, report.epochs, note)
 
     return told

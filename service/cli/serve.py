@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import signal
 import socket
@@ -113,7 +114,14 @@ def worker(context: typer.Context) -> None:
 
     follow_parent()
     settings = settings_of(context)
-    run_worker(settings)
+    try:
+        status = run_worker(settings)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        msg = f"Port {settings.metrics_port} of the worker's metrics is in use. Set EXPUNGE_METRICS_PORT to another."
+        raise Refusal(msg, REFUSES_TO_START) from error
+    raise typer.Exit(status)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -3,6 +3,9 @@
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,3 +158,25 @@ def test_moves_are_plain_where_the_terminal_is() -> None:
 
     assert show.move(4, 1).plain == "+3"
     assert show.move(1, 4).plain == "-3"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_story_that_is_broken_off_leaves_nothing_behind(
+    small_folder: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """Ctrl-C while the service runs: it is stopped, and the temporary home is gone."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "demo", "--data", str(small_folder)],
+        env={**os.environ, "TMPDIR": str(tmp_path), "EXPUNGE_HOME": str(tmp_path / "cache")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process:
+        next(line for line in process.stdout if "From here on" in line)
+        process.send_signal(number)
+        process.stdout.read()
+
+        assert process.wait(60) == 130
+    assert list(tmp_path.glob("expunge-demo-*")) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.conftest import WAIT_S, Run, Serving, start_serving, stop_serving
+from tests.cli.conftest import SERVING, WAIT_S, Run, Serving, start_serving, stop_serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes")
 
@@ -157,3 +157,16 @@ def test_the_socket_is_closed_at_the_end(serving: Serving) -> None:
 def _seen(serving: Serving) -> str:
     answer = serving.get("/v1/users/u0000001/interactions").json()
     return str(answer["interactions"][0]["item_id"])
+
+
+def test_a_metrics_port_in_use_ends_the_service_with_a_sentence(
+    own_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two services on one machine need two ports for their workers' metrics; the second one says so."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setitem(SERVING, "EXPUNGE_METRICS_PORT", str(other.getsockname()[1]))
+
+        refused = start_serving(own_home)
+        refused.until("Set EXPUNGE_METRICS_PORT to another.")
+
+        assert refused.process.wait(WAIT_S) == 78

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,8 @@ def demo(context: typer.Context, data: Data = None, keep: Keep = False, json_fil
     from service.cli.demo.stage import Plan, left_aside
     from service.cli.demo.story import Story
 
+    # Whoever ends it by SIGTERM gets what Ctrl-C gets: the service stopped, the temporary home gone.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     aside = left_aside()
     settings = settings_of(context)
     plan = Plan(
