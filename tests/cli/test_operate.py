@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import migrations
 from service.cli import main
 from service.recommender.dataset import Dataset
 from tests.cli.conftest import Run
 
 
-def test_the_schema_goes_up_and_down(run: Run) -> None:
-    """Each command says where the schema was and where it is."""
+def test_the_schema_goes_up_and_down(run: Run, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On both databases each command says where the schema was and where it is."""
+    monkeypatch.setenv("EXPUNGE_DATABASE_URL", database_url)
     assert "no schema yet" in run("db", "current").out
 
     up = run("db", "upgrade")
@@ -22,6 +25,20 @@ def test_the_schema_goes_up_and_down(run: Run) -> None:
     assert again.out == f"The schema is at {migrations.head()}.\n"
     assert json.loads(at.out) == {"current": migrations.head(), "newest": migrations.head()}
     assert down.out == f"The schema is at nothing, it was at {migrations.head()}.\n"
+
+
+def test_a_shared_database_is_migrated_by_its_owner_only(
+    run: Run, postgres_url: str, small_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is convenient on one machine would surprise a team: PostgreSQL is never migrated on the way."""
+    monkeypatch.setenv("EXPUNGE_DATABASE_URL", postgres_url)
+
+    refused = run("import", "--data", small_folder)
+    run("db", "upgrade")
+    done = run("import", "--data", small_folder)
+
+    assert "Run `expunge db upgrade`." in refused.err
+    assert done.status == 0, done.err
 
 
 def test_keys_are_made_listed_and_revoked(run: Run) -> None:
