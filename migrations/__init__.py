@@ -12,6 +12,9 @@ from sqlalchemy import Connection
 
 FOLDER = Path(__file__).parent
 
+# Any constant does, as long as every migrator of this schema takes the same advisory lock of PostgreSQL.
+MIGRATION_LOCK = 0x6578_7075_6E67
+
 # Alembic keeps the migration that runs in module globals: one at a time. Processes are kept apart in env.py.
 _one_at_a_time = threading.Lock()
 

@@ -5,11 +5,9 @@ import os
 from alembic import context
 from sqlalchemy import text
 
+from migrations import MIGRATION_LOCK
 from service.platform.database import Database
 from service.platform.tables import metadata
-
-# Any constant does, as long as every migrator of this schema takes the same one.
-MIGRATION_LOCK = 0x6578_7075_6E67
 
 
 def run() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Table, func, insert, inspect, select, update
+from sqlalchemy import Table, func, insert, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 import migrations
@@ -140,6 +140,20 @@ def test_processes_that_upgrade_together_do_not_collide(empty: Database, databas
         list(threads.map(migrations.upgrade, [database_url] * 2))
 
     assert [process.wait(60) for process in processes] == [0, 0, 0]
+
+    assert count(empty, metadata.tables["audit_head"]) == 1
+
+
+def test_a_second_migrator_waits_for_the_first(empty: Database, database_url: str):
+    """It then finds the work done, instead of half of it."""
+    with ThreadPoolExecutor(1) as threads:
+        with empty.write() as first:
+            if not empty.is_sqlite:
+                first.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": migrations.MIGRATION_LOCK})
+            second = threads.submit(migrations.upgrade, database_url)
+            with pytest.raises(TimeoutError):
+                second.result(0.5)
+        second.result(30)
 
     assert count(empty, metadata.tables["audit_head"]) == 1
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from service.platform import sqlite as sqlite_module
 from service.platform.database import Database
 from service.platform.problem import StorageFull, StorageUnavailable, TooManyRequests
+from service.platform.sqlite import raw
 from service.platform.tables import leases
 
 
@@ -121,15 +122,21 @@ def test_units_that_run_together_lose_no_update(database: Database):
 def test_a_unit_that_fails_takes_no_neighbour_with_it(database: Database):
     """Of units that wait together, each is stored or not on its own."""
 
+    def half(number: int) -> Callable[[Connection], str]:
+        def unit(connection: Connection) -> str:
+            put(f"half {number}")(connection)
+            raise KeyError(number)
+
+        return unit
+
     async def mixed() -> list[object]:
-        units = [put(str(number % 7)) for number in range(14)]
+        units = [unit for number in range(7) for unit in (put(str(number)), half(number))]
         return list(await asyncio.gather(*(database.run_write(unit) for unit in units), return_exceptions=True))
 
     outcomes = asyncio.run(mixed())
 
-    assert sorted(str(o) for o in outcomes if isinstance(o, str)) == [str(number) for number in range(7)]
-    assert sum(isinstance(o, IntegrityError) for o in outcomes) == 7
-    assert len(names(database)) == 7
+    assert outcomes[::2] == names(database) == [str(number) for number in range(7)]
+    assert all(isinstance(outcome, KeyError) for outcome in outcomes[1::2])
 
 
 def test_a_transient_error_runs_the_whole_unit_again(database: Database):
@@ -227,6 +234,24 @@ def test_a_caller_that_goes_away_leaves_the_writer_working(sqlite: Database):
 
     assert asyncio.run(leave()) == "b"
     assert "b" in names(sqlite)
+
+
+def test_a_unit_that_ends_the_transaction_takes_no_neighbour_with_it(sqlite: Database):
+    """As SQLite itself may when the disk is full: the others are run again, alone."""
+
+    def break_off(connection: Connection) -> None:
+        raw(connection).execute("ROLLBACK")
+        raise KeyError
+
+    async def beside() -> list[object]:
+        units = (put("a"), break_off, put("b"))
+        return list(await asyncio.gather(*(sqlite.run_write(unit) for unit in units), return_exceptions=True))
+
+    first, failed, last = asyncio.run(beside())
+
+    assert (first, last) == ("a", "b")
+    assert isinstance(failed, KeyError)
+    assert names(sqlite) == ["a", "b"]
 
 
 @pytest.mark.P1
