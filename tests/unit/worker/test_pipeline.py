@@ -154,6 +154,7 @@ def test_what_the_model_never_learnt_makes_no_version(place: Home) -> None:
     assert {place.erasure(each).version_after for each in ids} == {1}
     assert place.alias() == 1
     assert place.store.numbers("versions") == [1]
+    assert place.one(select(tables.versions)).erasure_seq == place.erasure(ids[-1]).seq
 
 
 def test_an_erasure_that_is_asked_for_twice_makes_one_version(place: Home) -> None:
@@ -245,7 +246,9 @@ def test_a_poisonous_erasure_is_set_aside_and_the_rest_goes_on(place: Home) -> N
     with pipeline_of(place, engine_of(place, kind=Poisoned)) as pipeline:
         held = pipeline.run(waiting(place))
 
+    in_order = [place.erasure(each).version_after for each in good]
     assert held == [(bad, UNLEARNING_FAILED)]
+    assert in_order == sorted(in_order)
     assert {place.status(each) for each in good} == {"forgotten"}
     assert (place.status(bad), place.erasure(bad).needs) == ("needs_attention", UNLEARNING_FAILED)
     assert place.events(bad) == ["erasure.accepted", "erasure.needs_attention"]
@@ -328,6 +331,23 @@ def test_a_worker_that_lost_its_lease_settles_nothing(place: Home) -> None:
     assert place.status(erasure_id) == "accepted"
     assert place.alias() == 1
     assert place.store.numbers("versions") == [1]
+
+
+@pytest.mark.P2
+def test_losing_the_lease_at_the_last_moment_settles_nothing(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The epoch is confirmed in the very transaction that settles."""
+    erasure_id = place.accept(place.learnt[0])
+
+    def at(point: str) -> None:
+        if point == "worker.before_settle":
+            take_over(place)
+
+    with pipeline_of(place) as pipeline:
+        monkeypatch.setattr("service.worker.pipeline.fault_point", at)
+        with pytest.raises(Fenced):
+            pipeline.run(waiting(place))
+
+    assert (place.status(erasure_id), place.alias()) == ("accepted", 1)
 
 
 @pytest.mark.P5

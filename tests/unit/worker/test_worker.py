@@ -31,6 +31,19 @@ def test_accepted_erasures_are_forgotten_without_redis(place: Home) -> None:
         eventually(lambda: place.status(erasure_id) == "forgotten")
 
 
+@pytest.mark.P4
+def test_a_worker_that_starts_anew_knows_what_was_forgotten_before(place: Home) -> None:
+    """Requests are cumulative over restarts: a later version lacks the earlier pairs too."""
+    pairs = [place.learnt[0], place.learnt[40]]
+    for pair in pairs:
+        erasure_id = place.accept(pair)
+        with working(worker_of(place)):
+            eventually(lambda erasure_id=erasure_id: place.status(erasure_id) == "forgotten")
+
+    before, after = place.degrees(1)[0], place.degrees(3)[0]
+    assert [before[user] - after[user] for user, _ in pairs] == [1, 1]
+
+
 def test_a_delivery_wakes_the_worker_and_is_acknowledged(place: Home, stream: ErasureStream) -> None:
     """The relay publishes, the worker forgets, the stream is empty in the end; the alias files follow."""
     with working(worker_of(place, stream)) as worker:
