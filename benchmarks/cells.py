@@ -19,6 +19,18 @@ MEASURED = "_measured"
 """Key in a cell's file, beside the result: when, at which commit, on which machine and in how many seconds."""
 
 
+def use_quick_folders() -> None:
+    """Keep models and figures of this process away from those that count; call it before anything else is imported."""
+    global RESULTS, CACHE
+    CACHE = ROOT / ".cache" / "benchmarks-quick"
+    RESULTS = CACHE / "results"
+
+
+def is_quick() -> bool:
+    """Whether this run is only a rehearsal on little data."""
+    return RESULTS != ROOT / "benchmarks" / "results"
+
+
 def cell(name: str, measure: Callable[[], dict[str, Any]], *, beside: Path | None = None) -> dict[str, Any]:
     """The cell of this name: read where it exists, else measured and written.
 

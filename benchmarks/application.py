@@ -1,0 +1,87 @@
+"""The product's API with reference endpoints beside its own, behind the same middleware, keys and sessions.
+
+    python -m benchmarks.application --home DIR api --port N
+
+is `expunge --home DIR api --port N` with three routes more; the product knows nothing of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Depends, FastAPI, Response
+from sqlalchemy import Column, MetaData, String, Table, insert
+from starlette.requests import Request
+
+import service.app
+from service.cli import main
+from service.platform.auth import Scope, require
+from service.platform.dependencies import Eraser, Recommender, services_of
+from service.platform.ids import uuid7
+from service.platform.prepared import Prepared
+from service.recommendations.routing import LeanRoute
+from service.settings import Settings
+
+ROWS = Table(
+    "benchmark_rows",
+    MetaData(),
+    Column("id", String(36), primary_key=True),
+    Column("user_id", String(512), nullable=False),
+    Column("item_id", String(512), nullable=False),
+)
+_INSERT = Prepared(insert(ROWS).inline())
+_HEADERS = {"ETag": '"0123456789abcdef"', "Cache-Control": "private"}
+
+router = APIRouter()
+lean = APIRouter(route_class=LeanRoute)
+
+
+class _Fixed:
+    """The list that the fixed endpoints return."""
+
+    body: Any = None
+
+
+@router.delete("/benchmark/rows/{user_id}/{item_id}")
+async def insert_row(request: Request, _eraser: Eraser) -> Response:
+    """Insert one row in a transaction of its own; it is durable when this answers."""
+    path, id = request.path_params, uuid7()
+    row = {"id": id, "user_id": path["user_id"], "item_id": path["item_id"]}
+    await services_of(request).database.run_write(lambda connection: _INSERT.run(connection, row))
+    return Response(orjson.dumps({"id": id}), 202, media_type="application/json")
+
+
+@router.put("/benchmark/fixed")
+async def set_fixed(request: Request, _eraser: Eraser) -> Response:
+    """Set the list that the fixed endpoints return."""
+    _Fixed.body = orjson.loads(await request.body())
+    return Response(status_code=204)
+
+
+@router.get("/benchmark/fixed/{user_id}")
+async def fixed(_recommender: Recommender) -> Response:
+    """Return the fixed list, as an endpoint of FastAPI."""
+    return Response(orjson.dumps(_Fixed.body), media_type="application/json", headers=_HEADERS)
+
+
+@lean.get("/benchmark/fixed-lean/{user_id}", dependencies=[Depends(require(Scope.RECOMMEND))])
+async def fixed_lean(_request: Request) -> Response:
+    """Return the fixed list, on the route that the recommendations use."""
+    return Response(orjson.dumps(_Fixed.body), media_type="application/json", headers=_HEADERS)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The product's application and the reference endpoints."""
+    app = _create_app(settings)
+    # Right behind the busiest of the product's own: routes are tried one by one.
+    app.router.routes[1:1] = [*lean.routes, *router.routes]
+    return app
+
+
+_create_app = service.app.create_app
+
+if __name__ == "__main__":
+    service.app.create_app = create_app
+    sys.exit(main())
