@@ -57,3 +57,27 @@ class BacklogFull(TooManyRequests):
     code = "backlog_full"
     title = "Too many erasures wait to be forgotten"
     next_step = "Nothing was stored. Wait as long as the header Retry-After says and send it again."
+
+
+class GateRefused(Conflict):
+    """What the model became without these interactions did not pass the gate, however it was fine-tuned."""
+
+    code = "gate_refused"
+    title = "The gate refused every version without these interactions"
+    next_step = "They stay hidden. The audit entry has the gate's figures; train a new base, which never learns them."
+
+
+class UnlearningFailed(Conflict):
+    """The unlearning step fails with this erasure, and without it does not."""
+
+    code = "unlearning_failed"
+    title = "The unlearning step fails with this erasure"
+    next_step = "They stay hidden. The worker's log has the error; train a new base, which never learns them."
+
+
+class UnlearningCrashed(Conflict):
+    """The worker died in the unlearning step each time that it came to this erasure."""
+
+    code = "unlearning_crashed"
+    title = "The worker died each time that it came to this erasure"
+    next_step = "They stay hidden. Look for a lack of memory; train a new base, which never learns them."

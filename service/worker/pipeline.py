@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from model_store import Manifest, ManifestFacts, ModelStore, RequestFacts, StoreError
 from service.audit.service import Entry
+from service.erasures.problems import GateRefused, UnlearningCrashed, UnlearningFailed
 from service.evaluation.gate import GateReport
 from service.platform import metrics
 from service.platform.clock import Clock
@@ -34,9 +35,7 @@ from service.worker.repository.queue import Waiting
 from service.worker.settlement import Changed, Settlement, hold, settle
 from service.worker.stages import Stages
 
-GATE_REFUSED = "gate_refused"
-UNLEARNING_FAILED = "unlearning_failed"
-UNLEARNING_CRASHED = "unlearning_crashed"
+GATE_REFUSED, UNLEARNING_FAILED, UNLEARNING_CRASHED = GateRefused.code, UnlearningFailed.code, UnlearningCrashed.code
 
 _FIRST_PAUSE_S = 0.05
 

@@ -65,7 +65,7 @@ def settle(connection: Connection, lease: Lease, settlement: Settlement, now: da
     queue.forget_interactions(connection, [erasure.id for erasure in settlement.erasures])
     if settlement.version is not None:
         lineage.cover(connection, settlement.version, settlement.seq)
-        _go_live(connection, settlement.version, now)
+        models.move_alias(connection, models.LIVE, settlement.version, now, fenced=False)
     if settlement.erasures:
         first = audit.reserve(connection, len(settlement.erasures))
         audit.write(connection, first, [_entry(settlement, erasure) for erasure in settlement.erasures], now)
@@ -99,14 +99,6 @@ def accept_again(connection: Connection, ids: Sequence[str], now: datetime) -> l
             audit.write(connection, audit.reserve(connection), [Entry("erasure.accepted_again", {}, erasure_id)], now)
             again.append(erasure_id)
     return again
-
-
-def _go_live(connection: Connection, number: int, now: datetime) -> None:
-    wanted = lineage.alias(connection, lineage.BASE)
-    models.move_alias(connection, models.LIVE, number, now, fenced=False)
-    # Moving live chooses its base for what comes next; a base that was promoted and waits for its encoder stays chosen.
-    if wanted is not None and lineage.alias(connection, lineage.BASE) != wanted:
-        lineage.point_base(connection, wanted, now)
 
 
 def _numbers(course: Course) -> tuple[int | None, int | None]:

@@ -23,7 +23,16 @@ from service.worker.batcher import Batcher
 from service.worker.demand import Demand, Ledger
 from service.worker.engine import Engine, UnlearningEngine
 from service.worker.lease import Fenced, Lease
-from service.worker.pipeline import GATE_REFUSED, UNLEARNING_CRASHED, Batch, House, Pipeline, Rebased, Unlearnable
+from service.worker.pipeline import (
+    GATE_REFUSED,
+    UNLEARNING_CRASHED,
+    UNLEARNING_FAILED,
+    Batch,
+    House,
+    Pipeline,
+    Rebased,
+    Unlearnable,
+)
 from service.worker.repository import lineage, queue
 from service.worker.repository.lineage import Course, VersionRow
 from service.worker.settlement import accept_again
@@ -127,12 +136,12 @@ class Worker:
         self.shelf.align()
         fault_point("worker.after_alias")
         if rebasing:
-            # What the gate refused on the old base may pass on the new one, or was never learnt by it.
-            self.parts.database.transact(self._accept_refused_again)
+            # A base that was trained meanwhile never learnt what was held back: there is nothing left to forget.
+            self.parts.database.transact(self._accept_held_again)
 
-    def _accept_refused_again(self, connection: Connection) -> None:
-        refused = queue.held(connection, (GATE_REFUSED,))
-        accept_again(connection, refused, self.parts.clock.now())
+    def _accept_held_again(self, connection: Connection) -> None:
+        held = queue.held(connection, (GATE_REFUSED, UNLEARNING_FAILED, UNLEARNING_CRASHED))
+        accept_again(connection, held, self.parts.clock.now())
 
     def _next_batch(self) -> Batch:
         """The oldest accepted erasures. What died in the unlearning step comes back in ever smaller batches."""

@@ -11,8 +11,9 @@ from service.platform.database import Database
 from service.platform.identity import load_identity
 from service.settings import Settings
 from service.unlearning.pretraining import PretrainingConfig
+from service.worker.pipeline import UNLEARNING_FAILED, Unlearnable
 from service.worker.training import NoBase, NothingToLearn, pretrain, train_base
-from tests.factories.workers import RECIPE, Home, teach, waiting, worker_of, working
+from tests.factories.workers import RECIPE, Home, pipeline_of, teach, waiting, worker_of, working
 from tests.unit.worker.waiting import eventually
 
 
@@ -80,6 +81,29 @@ def test_a_new_base_replaces_the_old_one_with_what_was_forgotten_meanwhile(place
     of_base = place.store.open("versions", base.version, "embeddings.safetensors")["user_degrees"]
     assert of_base[user] - degrees[user] == 1
     assert waiting(place) == ()
+
+
+@pytest.mark.P1
+def test_a_new_base_frees_what_was_held_back(place: Home) -> None:
+    """It was trained without it, so there is nothing left that could be refused."""
+    erasure_id = place.accept(place.learnt[0])
+    with pipeline_of(place) as pipeline:
+        pipeline.hold(waiting(place), Unlearnable(UNLEARNING_FAILED, {}))
+    seq_before = place.erasure(erasure_id).seq
+
+    base = teach(place, go_live=True, modes=["forget"])
+    with working(worker_of(place)):
+        eventually(lambda: place.status(erasure_id) == "forgotten")
+
+    row = place.erasure(erasure_id)
+    assert (row.version_after, row.needs, row.batch_id > 0) == (base, None, True)
+    assert row.seq > seq_before
+    assert place.events(erasure_id) == [
+        "erasure.accepted",
+        "erasure.needs_attention",
+        "erasure.accepted_again",
+        "erasure.forgotten",
+    ]
 
 
 def test_a_new_base_with_nothing_to_forget_serves_itself(place: Home) -> None:
