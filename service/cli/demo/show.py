@@ -120,11 +120,11 @@ _ROWS = (
     ("Recall@20", "recall_at_20", 4),
     ("NDCG@20", "ndcg_at_20", 4),
     ("AUC erased/held-out", "auc_heldout", 3),
-    ("p erased", "p_erased", 3),
-    ("p held-out", "p_heldout", 3),
-    ("p never seen", "p_negative", 3),
-    ("MI-BF", "mi_bf", 2),
-    ("MI-NG", "mi_ng", 2),
+    ("p erased", "p_erased", 4),
+    ("p held-out", "p_heldout", 4),
+    ("p never seen", "p_negative", 4),
+    ("MI-BF", "mi_bf", 3),
+    ("MI-NG", "mi_ng", 3),
 )
 
 
