@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,6 +32,14 @@ def require(present: object, what: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"CI must provide {what}.")
     pytest.skip(f"{what} is not here.")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which tests were left out and why, so that a part that is absent does not go unnoticed."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"left out: {count} {'test' if count == 1 else 'tests'}: {reason}")
 
 
 @pytest.fixture(autouse=True)
