@@ -108,6 +108,8 @@ class Pipeline:
 
     def __init__(self, house: House, engine: Engine | None, ledger: Ledger, pause: Callable[[float], object]) -> None:
         self.house, self.engine, self.ledger, self._pause = house, engine, ledger, pause
+        self.remake = False
+        """Whether the next batch makes a version even if it changes nothing: the live one is damaged."""
 
     @property
     def base(self) -> int | None:
@@ -183,6 +185,7 @@ class Pipeline:
             self._abandon(run, error)
             raise
         self.ledger.extend(demand, run.ids, max((erasure.seq for erasure in part), default=0))
+        self.remake = False
         run.stages.observe()
         metrics.unlearn_batch_size.observe(len(part))
         metrics.worker_batches_total.labels("settled").inc()
@@ -216,8 +219,8 @@ class Pipeline:
         return candidate
 
     def _moves(self, course: Course) -> bool:
-        """Whether the live version comes from another base than the next ones."""
-        return course.live is None or course.live.base != self.base
+        """Whether the live version comes from another base than the next ones, or is to be made again."""
+        return self.remake or course.live is None or course.live.base != self.base
 
     def _escalate(self, engine: Engine, run: Run, plan: Plan) -> Candidate:
         """Encoder only, then 1, 2, ... epochs of fine-tuning, until the gate is satisfied."""

@@ -10,7 +10,7 @@ from functools import partial
 import structlog
 from sqlalchemy import Connection
 
-from model_store import Missing, ModelStore, StoreError
+from model_store import ModelStore, StoreError
 from service.models import service as models
 from service.platform.clock import Clock
 from service.platform.database import Database
@@ -47,6 +47,17 @@ class Shelf:
         self.clean()
         self.align()
 
+    def live_is_damaged(self) -> bool:
+        """Whether the live version's files fail their checksums; its base and what it forgot make it again."""
+        live = self.database.query(lambda connection: lineage.alias(connection, lineage.LIVE))
+        try:
+            if live is not None:
+                self.store.verify("versions", live)
+        except StoreError as error:
+            log.error("version.damaged", version=live, error=type(error).__name__)
+            return True
+        return False
+
     def clean(self) -> None:
         """Take interrupted writes out of the store, and versions of batches that came to nothing."""
         for name in self.store.clean():
@@ -79,8 +90,8 @@ class Shelf:
             return
         try:
             self.store.set_alias(name, number)
-        except Missing:
-            log.warning("store.alias_target_missing", alias=name, version=number)
+        except StoreError as error:
+            log.warning("store.alias_target_unusable", alias=name, version=number, error=type(error).__name__)
 
     def _purge(self) -> None:
         for number in self.database.query(lambda connection: models.superseded(connection, self.keep)):

@@ -92,6 +92,7 @@ class Worker:
         self._failures = 0
         self._swept_at: float | None = None
         self._checked_at: float | None = None
+        self._damaged = False
 
     def run(self) -> None:
         """Work until `stop` is set; the batch at hand is finished first."""
@@ -114,6 +115,7 @@ class Worker:
 
     def _recover(self) -> None:
         self.shelf.recover()
+        self._damaged = self.shelf.live_is_damaged()
         with contextlib.suppress(Problem):
             # Only the holder of the lease reads: whatever was delivered and not acknowledged was an earlier one's.
             self.batcher.reclaim(0)
@@ -126,13 +128,15 @@ class Worker:
         if batch and batch[0].attempts >= self.parts.settings.max_attempts:
             crashed = Unlearnable(UNLEARNING_CRASHED, {"attempts": batch[0].attempts})
             self.batcher.dead_letter(pipeline.hold(batch[:1], crashed))
-        elif batch or self._rebasing(pipeline):
+        elif batch or self._damaged or self._rebasing(pipeline):
             self._forget(pipeline, batch)
         self.batcher.acknowledge(self.parts.database)
 
     def _forget(self, pipeline: Pipeline, batch: Batch) -> None:
         rebasing = self._rebasing(pipeline)
+        pipeline.remake = self._damaged
         self.batcher.dead_letter(pipeline.run(batch))
+        self._damaged = False
         self.shelf.align()
         fault_point("worker.after_alias")
         if rebasing:
@@ -196,6 +200,7 @@ class Worker:
         self.shelf.align()
         if self._checked_at is None or now - self._checked_at >= CHECK_SECONDS:
             self._checked_at = now
+            self._damaged = self.shelf.live_is_damaged()
             invariants.check_all(self.parts.database, self.parts.store, self.parts.clock)
 
     def _guarded(self, step: Callable[[], None]) -> bool:

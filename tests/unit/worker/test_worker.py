@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from sqlalchemy import select
 
@@ -14,10 +15,11 @@ from service.platform import tables
 from service.platform.redis import ErasureStream
 from service.settings import Settings
 from service.unlearning.protocol import ForgetResult
-from service.worker.engine import Plan, UnlearningEngine
+from service.worker.engine import EMBEDDINGS, Plan, UnlearningEngine
 from service.worker.monitor import Monitor
 from service.worker.pipeline import UNLEARNING_CRASHED
 from service.worker.repository import queue
+from tests.factories.versions import file_of
 from tests.factories.workers import Home, opened, worker_of, working
 from tests.unit.worker.waiting import eventually
 
@@ -42,6 +44,26 @@ def test_a_worker_that_starts_anew_knows_what_was_forgotten_before(place: Home) 
 
     before, after = place.degrees(1)[0], place.degrees(3)[0]
     assert [before[user] - after[user] for user, _ in pairs] == [1, 1]
+
+
+@pytest.mark.P5
+def test_a_damaged_live_version_is_made_again(place: Home) -> None:
+    """One flipped bit: the same erasures forgotten from the same base give the same vectors under a new number."""
+    erasure_id = place.accept(place.learnt[0])
+    with working(worker_of(place)):
+        eventually(lambda: place.status(erasure_id) == "forgotten")
+    before = {name: array.copy() for name, array in place.store.open("versions", 2, EMBEDDINGS).items()}
+    file = file_of(place.store, 2)
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+    with working(worker_of(place)):
+        eventually(lambda: place.alias() == 3)
+
+    after = place.store.open("versions", 3, EMBEDDINGS)
+    assert all(np.array_equal(before[name], array) for name, array in after.items())
+    assert place.events().count("erasure.forgotten") == 1
 
 
 def test_a_delivery_wakes_the_worker_and_is_acknowledged(place: Home, stream: ErasureStream) -> None:
