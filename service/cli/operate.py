@@ -8,7 +8,7 @@ import typer
 
 from service.cli.context import Home, Json, open_home, settings_of, tell
 from service.cli.failures import Refusal
-from service.cli.terminal import size
+from service.cli.terminal import count, size
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -155,7 +155,7 @@ def status_document(home: Home) -> dict[str, Any]:
 def _status_text(document: dict[str, Any]) -> str:
     live = document["live_version"]
     erasures = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in document["erasures"].items())
-    versions = f"{len(document['versions'])} versions, {len(document['encoders'])} encoders"
+    versions = f"{count(len(document['versions']), 'versions')}, {count(len(document['encoders']), 'encoders')}"
     return "\n".join(
         (
             f"home       {document['home']}",

@@ -94,7 +94,7 @@ class Pace:
     @property
     def outcome(self) -> str:
         """`40 epochs in 19 s`."""
-        amount = size(self.done) if self.unit == "bytes" else f"{self.done:,.0f} {self.unit}"
+        amount = size(self.done) if self.unit == "bytes" else count(self.done, self.unit)
         took = f"{amount} in {duration(self.seconds)}" if self.done else duration(self.seconds)
         return f"{took}, {self.note}" if self.note else took
 
@@ -153,6 +153,11 @@ class _Outlook(ProgressColumn):
     def render(self, task: Task) -> Text:
         pace: Pace = task.fields["pace"]
         return Text(pace.outlook)
+
+
+def count(number: float, things: str) -> str:
+    """`1 version`, `2 versions`."""
+    return f"{number:,.0f} {things.removesuffix('s') if number == 1 else things}"
 
 
 def short(value: float) -> str:
