@@ -163,8 +163,8 @@ class Lease:
             try:
                 with contextlib.suppress(Fenced):
                     self._database.transact(self.confirm)
-            except Problem as problem:  # the database is away: the epoch decides when it is back
-                log.warning("lease.beat_failed", code=problem.code)
+            except Exception as error:  # the database is away: the epoch decides when it is back
+                log.warning("lease.beat_failed", error=type(error).__name__)
             if self.lost.is_set():
                 log.warning("lease.lost", epoch=self.epoch)
                 return
