@@ -61,7 +61,8 @@ def _beside(cell: Cell, key: str) -> dict[str, Any]:
     spread = statistics.stdev(retrained.values()) if len(retrained) > 1 else 0.0
     mean = statistics.mean(retrained.values())
     facts = {"unlearned": cell["unlearned"][key], "retrain": retrained, "retrain_mean": mean, "retrain_sd": spread}
-    return facts | others | {"n_edges": cell["n_edges"]}
+    bases = {"bases": {seed: each["unlearned"][key] for seed, each in cell["bases"].items()}} if "bases" in cell else {}
+    return facts | others | bases | {"n_edges": cell["n_edges"]}
 
 
 def _ratio(key: str, cell: Cell) -> Value:

@@ -40,6 +40,8 @@ RECIPE = TrainingConfig(embedding_size=128, batch_size=4096, learning_rate=5e-3,
 VALIDATION_SHARE = 0.02
 SHARE = 0.01  # of the edges: adversarial ones added, genuine ones revoked
 RETRAIN_SEEDS = (1, 2)
+GENUINE_SEEDS = (1, 2, 3)
+BASE_SEEDS = (0, 1, 2)
 FORGET = PretrainingConfig(mode="forget")
 DISLIKE = PretrainingConfig(mode="dislike")
 # The published method: no correction, its own learning rate; everything else as it ships.
@@ -80,9 +82,9 @@ def ranked(readout: Tensor) -> dict[str, float]:
     return {"recall_at_20": quality.recall, "ndcg_at_20": quality.ndcg}
 
 
-def base() -> TrainedState:
-    """The model of all interactions."""
-    return trained("clean-0", graphs()[1], 0)[0]
+def base(seed: int = 0) -> TrainedState:
+    """A model of all interactions."""
+    return trained(f"clean-{seed}", graphs()[1], seed)[0]
 
 
 def attacked_graph() -> tuple[InteractionGraph, Tensor]:
@@ -170,16 +172,34 @@ def adversarial() -> dict[str, Any]:
 
 
 def genuine() -> dict[str, Any]:
-    """1 % real edges, encoder only, mode `forget`."""
+    """1 % real edges, encoder only, mode `forget`, from several bases: one base's seed noise is as large as the effect.
+
+    `before`, `graph_swap` and `unlearned` are means over the bases; `bases` has each.
+    """
 
     def measure() -> dict[str, Any]:
-        state, edges = base(), genuine_edges()
-        remaining = state.graph.without(edges)
-        retrained = {seed: trained(f"genuine-{seed}", remaining, seed)[0].readout for seed in RETRAIN_SEEDS}
-        methods = {"unlearned": UnlearnRec({"forget": encoder("encoder-forget", state, FORGET)[0]})}
-        return compared(state, Request.of(state, forget=edges), retrained, methods)
+        edges, bases = genuine_edges(), {}
+        remaining = graphs()[1].without(edges)
+        retrained = {seed: trained(f"genuine-{seed}", remaining, seed)[0].readout for seed in GENUINE_SEEDS}
+        for seed in BASE_SEEDS:
+            state = base(seed)
+            name = "encoder-forget" if seed == 0 else f"encoder-forget-{seed}"
+            methods = {"unlearned": UnlearnRec({"forget": encoder(name, state, FORGET)[0]})}
+            bases[str(seed)] = compared(state, Request.of(state, forget=edges), retrained, methods)
+        return averaged(bases) | {"bases": bases}
 
     return cell("genuine", measure)
+
+
+def averaged(bases: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The mean over bases of every figure of every model."""
+    first = next(iter(bases.values()))
+    models = [name for name, figures in first.items() if isinstance(figures, dict)]
+    means = {
+        name: {key: statistics.mean(each[name][key] for each in bases.values()) for key in first[name]}
+        for name in models
+    }
+    return means | {"n_edges": first["n_edges"]}
 
 
 def timings() -> dict[str, Any]:
