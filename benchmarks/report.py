@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import tables
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/figures.md")
+PAGES = ("README.md", "docs/figures.md", "docs/learning.md")
 COMMAND = "make benchmark"
 
 Figures = Mapping[str, Mapping[str, Any]]
@@ -61,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
 def blocks() -> dict[str, str]:
     """The text of each marked place, by the name in its marker."""
     main_results, gpu_results = _read("main.json"), _read("gpu.json")
-    return {"figures": figures_table(main_results), "gpu": gpu_table(gpu_results)}
+    return {"figures": figures_table(main_results), "gpu": gpu_table(gpu_results)} | tables.blocks()
 
 
 def filled(text: str, by_name: Mapping[str, str]) -> str:

@@ -74,6 +74,7 @@ class Gate:
         users = torch.randperm(graph.n_users, generator=generator, device=graph.device)
         users = users[held_out.user_degree[users] > 0][:RANKED_USERS]
         self._ranked = InteractionGraph(graph.n_users, graph.n_items, held_out.edges_of_users(users))
+        self._base_quality = ranking_quality(state.readout, graph, self._ranked)
         self._probe = MembershipProbe.of(graph, graph.edges[:, :0], state.validation, seed)
 
     def check(self, batch: Request, result: ForgetResult, request: Request | None = None) -> GateReport:
@@ -97,7 +98,8 @@ class Gate:
         # what was erased stays masked, as the service suppresses it.
         ranked = self._ranked.without(request.held_out)
         ranked = ranked.without(ranked.edges[:, ~result.graph.keeps(ranked.edges)])
-        before = ranking_quality(self.state.readout, self.state.graph, ranked)
+        whole = ranked.n_edges == self._ranked.n_edges
+        before = self._base_quality if whole else ranking_quality(self.state.readout, self.state.graph, ranked)
         after = ranking_quality(result.readout, self.state.graph, ranked)
         ratio = after.ndcg / before.ndcg if before.ndcg else 1.0
         return {
