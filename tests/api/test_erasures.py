@@ -1,7 +1,6 @@
 """Erasures over HTTP, on both databases where the database matters."""
 
 import hashlib
-import json
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -453,4 +452,4 @@ def samples(api: Api) -> dict[str, float]:
 
 def as_body(pairs: list[tuple[str, str]]) -> dict[str, Any]:
     """The body of POST /v1/interactions."""
-    return json.loads(json.dumps({"interactions": [{"user_id": user, "item_id": item} for user, item in pairs]}))
+    return {"interactions": [{"user_id": user, "item_id": item} for user, item in pairs]}
