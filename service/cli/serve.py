@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from service.cli.supervisor import Supervisor
 
 BACKLOG = 2048
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 600.0
+ASK_S = 30.0
 GRACE_S = 15
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on [127.0.0.1].")]
@@ -205,7 +206,7 @@ def _missing(host: str, port: int) -> str:
 
 
 def _status(host: str, port: int, path: str) -> int:
-    connection = http.client.HTTPConnection(host, port, timeout=READY_WITHIN_S)
+    connection = http.client.HTTPConnection(host, port, timeout=ASK_S)
     try:
         connection.request("GET", path)
         return connection.getresponse().status

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
@@ -23,7 +23,7 @@ from service.interactions.generated import Plan, generate_dataset
 from service.recommender.dataset import Dataset
 
 SMALL = Plan(n_users=80, n_items=120, n_communities=4, mean_degree=20.0)
-WAIT_S = 60.0
+WAIT_S = 150.0
 SERVING = {"EXPUNGE_METRICS_PORT": "0", "EXPUNGE_LOG_LEVEL": "warning", "EXPUNGE_TORCH_THREADS": "1"}
 
 
@@ -133,27 +133,53 @@ class Serving:
 
 @pytest.fixture
 def serving(own_home: Path) -> Iterator[Serving]:
-    """`expunge serve` on a copy of the learnt home, ready to answer."""
-    service = start_serving(own_home)
-    service.key = service.until("Admin key").split()[2]
-    service.url = service.until("API       ").split()[1]
-    yield service
-    stop_serving(service)
+    """`expunge serve` on a copy of the learnt home, ready to answer; a test may do to it what it likes."""
+    with start_serving(own_home) as service:
+        await_ready(service)
+        yield service
 
 
-def start_serving(home: Path, *arguments: str) -> Serving:
-    """Start `expunge serve` on a free port."""
-    command = [sys.executable, "-m", "service.cli", "--home", str(home), "serve", "--port", "0", *arguments]
+@pytest.fixture(scope="session")
+def service(learnt_home: Path) -> Iterator[Serving]:
+    """The same, one for all tests that leave it running; each erases from users of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="expunge-"))
+    shutil.copytree(learnt_home, folder, dirs_exist_ok=True)
+    with start_serving(folder) as shared:
+        await_ready(shared)
+        yield shared
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def start_serving(home: Path, *arguments: str) -> Iterator[Serving]:
+    """`expunge serve` on a free port; ended at the end of the block, whatever happened in it."""
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-m", "service.cli", "--home", str(home), "serve", "--port", "0", *arguments],
         env={**os.environ, **SERVING},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     lines: Queue[str] = Queue()
-    Thread(target=_collect, args=(process, lines), daemon=True).start()
-    return Serving(process, lines)
+    reader = Thread(target=_collect, args=(process, lines), daemon=True)
+    reader.start()
+    try:
+        yield Serving(process, lines)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(WAIT_S)
+        finally:
+            process.kill()
+            process.wait()
+        reader.join(WAIT_S)
+
+
+def await_ready(service: Serving) -> None:
+    """Take the key and the address from what it says."""
+    service.key = service.until("Admin key").split()[2]
+    service.url = service.until("API       ").split()[1]
 
 
 def _collect(process: subprocess.Popen[str], lines: "Queue[str]") -> None:
@@ -161,9 +187,3 @@ def _collect(process: subprocess.Popen[str], lines: "Queue[str]") -> None:
     with process.stdout as out:
         for line in out:
             lines.put(line.rstrip())
-
-
-def stop_serving(service: Serving) -> None:
-    """End it whatever the test left."""
-    if service.process.poll() is None:
-        service.end()

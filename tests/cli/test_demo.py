@@ -18,7 +18,7 @@ from service.cli.demo.show import Show
 from service.cli.demo.stage import Plan, RunningService, left_aside, stage_home
 from service.cli.demo.story import PRETRAINING, TRAINING, Story
 from service.cli.failures import Refusal
-from tests.cli.conftest import Run
+from tests.cli.conftest import WAIT_S, Run
 
 QUICK_TRAINING = replace(TRAINING, embedding_size=16, batch_size=256, epochs=4)
 QUICK_PRETRAINING = replace(PRETRAINING, steps=3)
@@ -178,5 +178,5 @@ def test_a_story_that_is_broken_off_leaves_nothing_behind(
         process.send_signal(number)
         process.stdout.read()
 
-        assert process.wait(60) == 130
+        assert process.wait(WAIT_S) == 130
     assert list(tmp_path.glob("expunge-demo-*")) == []

@@ -63,10 +63,10 @@ def test_many_targets_are_split_without_losing_one() -> None:
     assert sum(len(part.items) for part in parts) == 2
 
 
-def test_an_erasure_is_waited_for_and_told_by_the_log(serving: Serving, run: Run, tmp_path: Path) -> None:
+def test_an_erasure_is_waited_for_and_told_by_the_log(service: Serving, run: Run, tmp_path: Path) -> None:
     """From the command line: erased, forgotten, and every step of it in the log."""
-    item = serving.get("/v1/users/u0000002/interactions").json()["interactions"][0]["item_id"]
-    where = ("--url", serving.url, "--key", serving.key)
+    item = service.get("/v1/users/u0000002/interactions").json()["interactions"][0]["item_id"]
+    where = ("--url", service.url, "--key", service.key)
     out = tmp_path / "erased.json"
 
     ran = run("erase", "u0000002", item, "--reason", "asked by mail", "--wait", WAIT_S, "--json", out, *where)
@@ -82,11 +82,11 @@ def test_an_erasure_is_waited_for_and_told_by_the_log(serving: Serving, run: Run
     assert "u0000002" not in log.out
 
 
-def test_users_items_and_files_go_together(serving: Serving, run: Run, tmp_path: Path) -> None:
+def test_users_items_and_files_go_together(service: Serving, run: Run, tmp_path: Path) -> None:
     """All ways of naming targets end in one erasure."""
     file = tmp_path / "more.csv"
     file.write_text("user_id,item_id\nu0000003,i0000001\n")
-    where = ("--url", serving.url, "--key", serving.key)
+    where = ("--url", service.url, "--key", service.key)
 
     ran = run("erase", "--user", "u0000004", "--item", "i0000002", "--file", file, "--json", "-", *where)
 
@@ -96,18 +96,18 @@ def test_users_items_and_files_go_together(serving: Serving, run: Run, tmp_path:
     assert accepted["requested"] == 3
 
 
-def test_a_wrong_key_is_one_sentence(serving: Serving, run: Run) -> None:
+def test_a_wrong_key_is_one_sentence(service: Serving, run: Run) -> None:
     """The service's own explanation is passed on."""
-    ran = run("erase", "u1", "i1", "--url", serving.url, "--key", "exp_wrong")
+    ran = run("erase", "u1", "i1", "--url", service.url, "--key", "exp_wrong")
 
     assert ran.status == 1
     assert "API key" in ran.err
     assert ran.err.count("\n") == 1
 
 
-def test_key_and_address_come_from_the_environment(serving: Serving, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_and_address_come_from_the_environment(service: Serving, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """EXPUNGE_URL and EXPUNGE_API_KEY are what the demonstration prints."""
-    monkeypatch.setenv("EXPUNGE_URL", serving.url)
-    monkeypatch.setenv("EXPUNGE_API_KEY", serving.key)
+    monkeypatch.setenv("EXPUNGE_URL", service.url)
+    monkeypatch.setenv("EXPUNGE_API_KEY", service.key)
 
     assert run("audit", "list", "--limit", 1).status == 0

@@ -76,8 +76,12 @@ print("torch" in sys.modules)
         (["serve", "--host", "no.such.host.invalid"], "The host no.such.host.invalid is not known here."),
     ],
 )
-def test_a_refusal_is_one_sentence_on_standard_error(run: Run, arguments: list[str], sentence: str) -> None:
+def test_a_refusal_is_one_sentence_on_standard_error(
+    run: Run, arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever makes a mistake reads what it was and what to do, and no traceback."""
+    monkeypatch.delenv("EXPUNGE_DATA_DIR", raising=False)
+
     ran = run(*arguments)
 
     assert ran.status != 0

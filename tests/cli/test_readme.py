@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_calls_of_the_readme_work_as_they_stand(serving: Serving) -> None:
+def test_the_calls_of_the_readme_work_as_they_stand(service: Serving) -> None:
     """Every line between the marks is run by a shell against a real service; each must succeed."""
     require(shutil.which("curl"), "curl")
     (script,) = re.findall(r"<!-- tested -->\n```sh\n(.*?)```", README, re.DOTALL)
-    environment = {**os.environ, "EXPUNGE_URL": serving.url, "EXPUNGE_API_KEY": serving.key}
+    environment = {**os.environ, "EXPUNGE_URL": service.url, "EXPUNGE_API_KEY": service.key}
 
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],

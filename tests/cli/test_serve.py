@@ -1,16 +1,14 @@
 """`expunge serve`: real processes, killed and ended in every way an operator or a kernel would."""
 
-import os
 import signal
 import socket
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.cli.conftest import SERVING, WAIT_S, Run, Serving, start_serving, stop_serving
+from tests.cli.conftest import SERVING, WAIT_S, Run, Serving, start_serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes")
 
@@ -29,20 +27,20 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not psutil.wait_procs(processes, timeout=WAIT_S)[1]
 
 
-def test_one_command_answers_recommendations(serving: Serving) -> None:
+def test_one_command_answers_recommendations(service: Serving) -> None:
     """API, worker and stream server run; a person gets recommendations."""
-    answer = serving.get("/v1/users/u0000001/recommendations?n=3")
+    answer = service.get("/v1/users/u0000001/recommendations?n=3")
 
     assert answer.status_code == 200
     assert len(answer.json()["items"]) == 3
-    assert set(children(serving)) == {"api", "worker", "server"}
+    assert set(children(service)) == {"api", "worker", "server"}
 
 
-def test_the_api_process_holds_no_torch(serving: Serving) -> None:
+def test_the_api_process_holds_no_torch(service: Serving) -> None:
     """What keeps a replica small: torch's libraries are not even mapped."""
-    serving.get("/v1/users/u0000001/recommendations?n=3")
+    service.get("/v1/users/u0000001/recommendations?n=3")
 
-    maps = Path(f"/proc/{children(serving)['api'].pid}/maps").read_text()
+    maps = Path(f"/proc/{children(service)['api'].pid}/maps").read_text()
 
     assert "libtorch" not in maps
 
@@ -78,6 +76,7 @@ def test_sigterm_ends_all_in_order(serving: Serving) -> None:
 
     assert status == 0
     assert gone(processes)
+    assert not _listens(serving.url)
     serving.until("Stopping")
     serving.until("Stopped.")
 
@@ -103,55 +102,42 @@ def test_the_first_admin_key_is_shown_once(serving: Serving, own_home: Path) -> 
     """A second start does not show it again, and the key goes on working."""
     serving.end()
 
-    again = start_serving(own_home)
-    try:
+    with start_serving(own_home) as again:
         again.url = again.until("API       ").split()[1]
         again.key = serving.key
 
         assert not any("Admin key" in line for line in again.said)
         assert again.get("/v1/users/u0000001/recommendations").status_code == 200
-    finally:
-        stop_serving(again)
 
 
 def test_an_empty_home_says_what_to_do_first(home: Path) -> None:
     """Without a model the service runs, and names the commands that make one."""
-    service = start_serving(home)
-    try:
-        line = service.until("No model serves yet")
+    with start_serving(home) as empty:
+        line = empty.until("No model serves yet")
 
-        assert "expunge import" in line
-        assert "expunge train" in line
-    finally:
-        stop_serving(service)
+    assert "expunge import" in line
+    assert "expunge train" in line
 
 
-def test_a_worker_that_refuses_ends_the_service(own_home: Path) -> None:
-    """A setting that makes no sense to the worker alone ends all, with its sentence and a status that says so."""
-    service = start_serving(own_home, "--host", "127.0.0.1")
-    service.until("API       ")
-    stop_serving(service)
-    os.environ["EXPUNGE_REDIS_URL"] = "nonsense"
-    try:
-        refused = start_serving(own_home)
+def test_a_setting_that_makes_no_sense_ends_the_service(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sentence is the last that is said, and the status tells a supervisor not to try again."""
+    monkeypatch.setitem(SERVING, "EXPUNGE_REDIS_URL", "nonsense")
+
+    with start_serving(home) as refused:
         refused.until("EXPUNGE_REDIS_URL must begin with redis://")
 
         assert refused.process.wait(WAIT_S) == 78
-    finally:
-        del os.environ["EXPUNGE_REDIS_URL"]
 
 
-def test_the_socket_is_closed_at_the_end(serving: Serving) -> None:
-    """After the end the port is free."""
-    host, port = serving.url.removeprefix("http://").split(":")
+def test_a_metrics_port_in_use_ends_the_service_with_a_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two services on one machine need two ports for their workers' metrics; the second one says so."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        monkeypatch.setitem(SERVING, "EXPUNGE_METRICS_PORT", str(other.getsockname()[1]))
 
-    serving.end()
+        with start_serving(home) as refused:
+            refused.until("Set EXPUNGE_METRICS_PORT to another.")
 
-    deadline = time.monotonic() + WAIT_S
-    with socket.socket() as probe:
-        while probe.connect_ex((host, int(port))) == 0:
-            assert time.monotonic() < deadline
-            probe.close()
+            assert refused.process.wait(WAIT_S) == 78
 
 
 def _seen(serving: Serving) -> str:
@@ -159,14 +145,7 @@ def _seen(serving: Serving) -> str:
     return str(answer["interactions"][0]["item_id"])
 
 
-def test_a_metrics_port_in_use_ends_the_service_with_a_sentence(
-    own_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two services on one machine need two ports for their workers' metrics; the second one says so."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        monkeypatch.setitem(SERVING, "EXPUNGE_METRICS_PORT", str(other.getsockname()[1]))
-
-        refused = start_serving(own_home)
-        refused.until("Set EXPUNGE_METRICS_PORT to another.")
-
-        assert refused.process.wait(WAIT_S) == 78
+def _listens(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0

@@ -18,7 +18,7 @@ from pathlib import Path
 from service.cli.failures import Refusal
 from service.cli.lifeline import VARIABLE
 
-READY_WITHIN_S = 120.0
+READY_WITHIN_S = 180.0
 STOP_WITHIN_S = 60.0
 LOG_LINES_SHOWN = 5
 # What a shell may set for the demonstration too; everything else of EXPUNGE_* belongs to some other service.
