@@ -69,7 +69,10 @@ def test_the_handlers_of_signals_are_given_back() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_no_descriptor_is_left_open() -> None:
     """Pipes to children are closed at the end."""
-    supervise = lambda: Supervisor([Program("x", ("status",), {"EXPUNGE_PORT": "no"})], lambda _: None).run()  # noqa: E731
+
+    def supervise() -> None:
+        Supervisor([Program("child", ("status",), {"EXPUNGE_PORT": "none"})], lambda _: None).run()
+
     supervise()
     before = len(os.listdir("/proc/self/fd"))
 
