@@ -178,6 +178,9 @@ def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA secure_delete=ON")
     connection.execute("PRAGMA cache_size=-16000")
+    # A savepoint that touches 16 pages spills its journal to a temporary file: a fifth of an acceptance's time there,
+    # and a file with rows in it outside the home.
+    connection.execute("PRAGMA temp_store=MEMORY")
 
 
 def _read_only_pragmas(connection: sqlite3.Connection, record: object) -> None:
