@@ -19,18 +19,27 @@ class Identity:
             msg = f"The secret has {len(secret)} bytes; it needs at least {SECRET_BYTES}."
             raise ValueError(msg)
         self._secret = secret
+        # Copying a keyed hash keeps the GIL; hmac.digest lets it go and must win it back from the writer, which took
+        # 0.4 ms a call under load.
+        self._user, self._item = (hmac.new(secret, kind, "sha256") for kind in (b"user\0", b"item\0"))
 
     def user(self, id: str) -> bytes:
         """The digest of a user id: HMAC-SHA256(secret, "user" 0x00 id), 32 bytes."""
-        return hmac.digest(self._secret, b"user\0" + id.encode(), "sha256")
+        return _digest(self._user, id)
 
     def item(self, id: str) -> bytes:
         """The digest of an item id: HMAC-SHA256(secret, "item" 0x00 id), 32 bytes."""
-        return hmac.digest(self._secret, b"item\0" + id.encode(), "sha256")
+        return _digest(self._item, id)
 
     def derive(self, purpose: str) -> bytes:
         """A key of 32 bytes for another purpose, such as signing manifests or cursors."""
         return hmac.digest(self._secret, b"key\0" + purpose.encode(), "sha256")
+
+
+def _digest(keyed: hmac.HMAC, id: str) -> bytes:
+    own = keyed.copy()
+    own.update(id.encode())
+    return own.digest()
 
 
 def load_identity(settings: Settings) -> Identity:
