@@ -95,13 +95,13 @@ async def page(
 def _row(seq: int, entry: Entry, at: datetime) -> dict[str, Any]:
     document = {
         "at": rfc3339(at),
-        "body": _plain(entry.body),
+        "body": entry.body,
         "erasure_id": entry.erasure_id,
         "event": entry.event,
         "seq": seq,
         "version": entry.version,
     }
-    text = canonical_json(document)
+    text = _canonical(document)
     return {
         "seq": seq,
         "at": at,
@@ -111,6 +111,13 @@ def _row(seq: int, entry: Entry, at: datetime) -> dict[str, Any]:
         "body": text.decode(),
         "leaf_hash": leaf_hash(text),
     }
+
+
+def _canonical(document: Mapping[str, Any]) -> bytes:
+    try:
+        return canonical_json(document)
+    except ValueError:
+        return canonical_json(_plain(document))
 
 
 def _plain(value: Any) -> Any:

@@ -96,10 +96,10 @@ _INSERT_TARGET = Prepared(insert(erasure_targets).inline())
 _INSERT_SUPPRESSION = Prepared(insert(suppressions).inline())
 _INSERT_OUTBOX = Prepared(insert(outbox).inline(), ["erasure_id", "created_at"])
 _INSERT_IDEMPOTENCY = Prepared(insert(idempotency).inline())
-_FIND_IDEMPOTENT = (
-    select(idempotency.c.body_sha256, erasures)
-    .join(erasures, erasures.c.id == idempotency.c.erasure_id)
-    .where(idempotency.c.key_id == bindparam("key_id"), idempotency.c.key_sha256 == bindparam("key_sha256"))
+_FIND_IDEMPOTENT = Prepared(
+    select(idempotency.c.body_sha256, idempotency.c.erasure_id).where(
+        idempotency.c.key_id == bindparam("key_id"), idempotency.c.key_sha256 == bindparam("key_sha256")
+    )
 )
 _with_gate = select(erasures, versions.c.gate).outerjoin(versions, versions.c.version == erasures.c.version_after)
 _FIND = _with_gate.where(erasures.c.id == bindparam("id"))
@@ -178,10 +178,10 @@ def count_accepted(connection: Connection, limit: int) -> int:
     return int(connection.execute(select(func.count()).select_from(waiting)).scalar_one())
 
 
-def find_idempotent(connection: Connection, key_id: str, key_sha256: bytes) -> tuple[bytes, Erasure] | None:
-    """The fingerprint and the erasure that came with this Idempotency-Key before."""
-    row = connection.execute(_FIND_IDEMPOTENT, {"key_id": key_id, "key_sha256": key_sha256}).first()
-    return None if row is None else (bytes(row[0]), Erasure(*row[1:]))
+def find_idempotent(connection: Connection, key: Mapping[str, Any]) -> tuple[bytes, str] | None:
+    """The fingerprint and the erasure's id that came with an Idempotency-Key before; `key` as for `remember_key`."""
+    row = _FIND_IDEMPOTENT.first(connection, key)
+    return None if row is None else (bytes(row[0]), row[1])
 
 
 def remember_key(connection: Connection, row: Mapping[str, Any]) -> None:

@@ -90,7 +90,6 @@ async def accept(services: Services, request: Request) -> Erasure:
     services.relay.wake()
     _count(request, "accepted")
     metrics.erasure_duration_seconds.labels("accept").observe(services.clock.monotonic() - started)
-    log.debug("erasure.accepted", erasure_id=erasure.id, requested=erasure.requested, matched=erasure.matched)
     return erasure
 
 
@@ -220,12 +219,15 @@ def _accept(connection: Connection, order: _Order) -> Erasure:
 def _refuse_second(connection: Connection, order: _Order) -> None:
     if order.idempotency is None:
         return
-    known = repository.find_idempotent(connection, order.idempotency["key_id"], order.idempotency["key_sha256"])
+    known = repository.find_idempotent(connection, order.idempotency)
     if known is None:
         return
-    if known[0] != order.idempotency["body_sha256"]:
+    body_sha256, erasure_id = known
+    if body_sha256 != order.idempotency["body_sha256"]:
         raise IdempotencyKeyReused
-    raise _AcceptedBefore(known[1])
+    erasure = repository.find(connection, erasure_id)
+    assert erasure is not None
+    raise _AcceptedBefore(erasure)
 
 
 def _bound_backlog(connection: Connection, seq: int, oldest: int | None, backlog_max: int) -> None:
