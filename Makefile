@@ -68,6 +68,7 @@ test: check ## checks and tests
 
 benchmark: $(STAMP) ## every figure of the docs, into benchmarks/results
 	$(BIN)/python -m benchmarks.main $(ARGS)
+	$(BIN)/python -m benchmarks.report
 
 faults: $(STAMP) ## kill, pause and corrupt real processes and check the promises
 	$(BIN)/python -m pytest tests/faults -m "slow or not slow" $(ARGS)
