@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +68,21 @@ def _measure(wanted: list[str], *, fresh: bool) -> None:
 
         rehearsal.prepare()
     for name in wanted:
-        if fresh:
+        measured = cells.provenance(name)
+        if fresh or not _of_this_machine(measured):
             cells.drop(name)
         if cells.stored(name) is not None:
-            measured = cells.provenance(name)
-            where = "here" if measured.get("machine") == cells.machine() else "on another machine"
-            when = f" {where} on {measured['at']} at {measured['commit'][:10]}" if measured else " before"
-            print(f"{name}: measured{when}; --fresh measures anew", flush=True)
+            print(f"{name}: kept from {measured['at']}, commit {measured['commit'][:10]}; --fresh measures anew")
             continue
         started = time.monotonic()
         MEASURES[name](name)
         print(f"{name}: done in {time.monotonic() - started:,.0f} s", flush=True)
+
+
+def _of_this_machine(measured: Mapping[str, Any]) -> bool:
+    """Whether a cell is of such a machine as this one; what came with the repository mostly is not."""
+    there, here = measured.get("machine", {}), cells.machine()
+    return all(there.get(part) == here[part] for part in ("cpu", "cores", "system"))
 
 
 def _leave_settings_aside() -> None:

@@ -151,15 +151,15 @@ def accept() -> dict[str, Any]:
         pairs = known_pairs(size * (scale().rounds + 1), seed=12)
         with fresh_home() as home, api_alone(_with_rows(home)) as service:
             erase = [request("DELETE", _erasure_path(pair), home.token) for pair in pairs]
-            insert = [request("DELETE", _row_path(pair), home.token) for pair in pairs]
+            insert = [request("DELETE", _row_path("rows", pair), home.token) for pair in pairs]
+            lean = [request("DELETE", _row_path("rows-lean", pair), home.token) for pair in pairs]
 
             def part(messages: Sequence[bytes], place: int) -> Plan:
                 return Plan(messages[place * size : (place + 1) * size], seconds=scale().seconds)
 
-            compared = _in_turns(
-                service.address,
-                {"accept": lambda place: part(erase, place), "insert": lambda place: part(insert, place)},
-            )
+            kinds = {"accept": erase, "insert": insert, "insert_lean": lean}
+            plans = {name: lambda place, kind=kind: part(kind, place) for name, kind in kinds.items()}
+            compared = _in_turns(service.address, plans)
             waiting = Caller(service.port, home.token)("GET", "/v1/erasures?limit=1")["erasures"][0]["status"]
         return compared | {"last_status": waiting, "worker": "none runs: accepting is the API's work alone"}
 
@@ -276,9 +276,9 @@ def _erasure_path(pair: Pair) -> str:
     return f"/v1/users/{user}/interactions/{item}"
 
 
-def _row_path(pair: Pair) -> str:
+def _row_path(table: str, pair: Pair) -> str:
     user, item = (quote(id, safe="") for id in pair)
-    return f"/benchmark/rows/{user}/{item}"
+    return f"/benchmark/{table}/{user}/{item}"
 
 
 def _with_rows(home: BenchmarkHome) -> Path:
