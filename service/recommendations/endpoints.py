@@ -9,6 +9,7 @@ from starlette.responses import Response
 from service.platform.auth import Scope, require
 from service.platform.dependencies import Recommender, ServicesDep, services_of
 from service.platform.problem import InvalidRequest, ModelUnavailable, ScopeMissing, Unauthenticated, problems
+from service.platform.routing import LeanRoute
 from service.recommendations import service
 from service.recommendations.query import (
     RecommendQuery,
@@ -19,7 +20,6 @@ from service.recommendations.query import (
     number_of,
     user_id_of,
 )
-from service.recommendations.routing import LeanRoute
 from service.recommendations.schemas import ManyRecommendations, Recommendations, RecommendMany, SimilarItems
 from service.recommendations.service import Answer, Ask, ItemUnknown
 
