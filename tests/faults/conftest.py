@@ -11,6 +11,7 @@ import pytest
 from service.platform.redis import ErasureStream
 from tests.factories.workers import Home, copy_template, make_template, opened
 from tests.faults.crew import Crew
+from tests.faults.server import Server
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +51,14 @@ def stream_of(place: Home) -> ErasureStream:
     settings = place.settings
     assert settings.redis_url is not None
     return ErasureStream(settings.redis_url, stream=settings.stream, group=settings.group, consumer="test")
+
+
+@pytest.fixture
+def server(valkey_binary: Path) -> Iterator[Server]:
+    """A server of its own that answers."""
+    folder = Path(tempfile.mkdtemp(prefix="expunge-v-"))
+    server = Server(valkey_binary, folder)
+    server.start()
+    yield server
+    server.kill()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -2,9 +2,7 @@
 
 import os
 import random
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
@@ -27,17 +25,6 @@ from tests.unit.worker.waiting import eventually
 
 SEEDS = range(int(os.environ.get("NEMESIS_SEED", "0")), int(os.environ.get("NEMESIS_SEED", "0")) + 8)
 STEPS = 60
-
-
-@pytest.fixture
-def server(valkey_binary: Path) -> Iterator[Server]:
-    """A server of its own that answers."""
-    folder = Path(tempfile.mkdtemp(prefix="expunge-v-"))
-    server = Server(valkey_binary, folder)
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import os
 import random
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,17 +17,6 @@ from tests.faults.conftest import stream_of
 from tests.faults.crew import Crew, died, stopped
 from tests.faults.server import Server
 from tests.unit.worker.waiting import eventually
-
-
-@pytest.fixture
-def server(valkey_binary: Path) -> Iterator[Server]:
-    """A server of its own that answers."""
-    folder = Path(tempfile.mkdtemp(prefix="expunge-v-"))
-    server = Server(valkey_binary, folder)
-    server.start()
-    yield server
-    server.kill()
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
