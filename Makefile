@@ -14,6 +14,7 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCHMARKS_STAMP := $(VENV)/.installed-benchmarks
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # The first interpreter that is new enough and can make environments; prints its name, or says what to install.
@@ -44,7 +45,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PIP) install -qq -c constraints.txt $(PIP_ARGS) -e '.[dev]'
 	@touch $(STAMP)
 
-.PHONY: install demo serve check pytest test benchmark faults compose-test stand-ins reference constraints clean help
+# What only the experiment needs: plots, and a recommender to compare with.
+$(BENCHMARKS_STAMP): $(STAMP)
+	@$(PIP) install -qq -c constraints.txt $(PIP_ARGS) -e '.[dev,benchmarks]'
+	@touch $(BENCHMARKS_STAMP)
+
+.PHONY: install demo serve check pytest test benchmark results results-render faults compose-test stand-ins reference constraints clean help
 
 install: $(STAMP) ## make the environment (the targets below do so themselves)
 
@@ -70,6 +76,14 @@ benchmark: $(STAMP) ## every figure of the docs, into benchmarks/results
 	$(BIN)/python -m benchmarks.main $(ARGS)
 	$(BIN)/python -m benchmarks.report
 
+results: $(BENCHMARKS_STAMP) ## measure what the experiment still lacks (hours), then write docs/results
+	$(BIN)/expunge evaluate benchmarks/grids/main.toml --results benchmarks/results/evaluation $(ARGS)
+	$(BIN)/python -m benchmarks.evaluation.cases
+	$(BIN)/python -m benchmarks.evaluation.main
+
+results-render: $(BENCHMARKS_STAMP) ## write docs/results from the cells that are there; ARGS="--check"
+	$(BIN)/python -m benchmarks.evaluation.main $(ARGS)
+
 faults: $(STAMP) ## kill, pause and corrupt real processes and check the promises
 	$(BIN)/python -m pytest tests/faults -m "slow or not slow" $(ARGS)
 
@@ -90,7 +104,7 @@ constraints: ## pin every direct and indirect dependency anew
 	torch="$$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)"; \
 	"$$python" -m venv "$$work/venv"; \
 	"$$work/venv/bin/python" -m pip --disable-pip-version-check install -qq $(PIP_ARGS) "$${torch:-torch}"; \
-	"$$work/venv/bin/python" -m pip --disable-pip-version-check install -qq $(PIP_ARGS) -e '.[dev]'; \
+	"$$work/venv/bin/python" -m pip --disable-pip-version-check install -qq $(PIP_ARGS) -e '.[dev,benchmarks]'; \
 	{ sed -n '/^#/p' constraints.txt; \
 	  { "$$work/venv/bin/python" -m pip --disable-pip-version-check freeze --all --exclude-editable \
 		| grep -v -i -E '^(pip=|nvidia-|triton=|cuda-|#)' | sed 's/+[a-z0-9.]*$$//'; \

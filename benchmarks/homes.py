@@ -144,5 +144,7 @@ def _pretraining_result(encoder: InfluenceEncoder, order: Order) -> PretrainingR
         chosen["quality_ratio"],
     )
     rows = torch.from_numpy(order)
-    moved = InfluenceEncoder(encoder.config, encoder.h0[rows], encoder.weight[rows], encoder.mlp)
-    return PretrainingResult(moved, facts["chosen_step"], judgement, (), facts["seconds"])
+    moved = InfluenceEncoder(encoder.config, encoder.h0[rows], encoder.weight[rows], encoder.mlp, encoder.expectation)
+    return PretrainingResult(
+        moved, facts["chosen_step"], judgement, (), facts["seconds"], facts.get("shadow_seconds", 0.0)
+    )

@@ -45,7 +45,7 @@ BASE_SEEDS = (0, 1, 2)
 FORGET = PretrainingConfig(mode="forget")
 DISLIKE = PretrainingConfig(mode="dislike")
 # The published method: no correction, its own learning rate; everything else as it ships.
-PUBLISHED = PretrainingConfig(mode="dislike", steps=300, learning_rate=1e-3, amplify=False, judge_every=50)
+PUBLISHED = PretrainingConfig(mode="dislike", steps=300, learning_rate=1e-3, correct=False, judge_every=50)
 
 
 @cache
@@ -107,7 +107,7 @@ def encoder(name: str, state: TrainedState, config: PretrainingConfig) -> tuple[
     path = CACHE / f"{name}.npz"
 
     def measure() -> dict[str, Any]:
-        result = Pretraining(state, config).run(
+        result = Pretraining(state, config, RECIPE).run(
             lambda at: print(f"  {name}: step {at.step}", flush=True) if at.judgement else None
         )
         tensors: dict[str, Any] = {key: tensor.numpy() for key, tensor in result.encoder.tensors().items()}
@@ -117,6 +117,7 @@ def encoder(name: str, state: TrainedState, config: PretrainingConfig) -> tuple[
             "chosen_step": result.steps,
             "steps": config.steps,
             "seconds": result.seconds,
+            "shadow_seconds": result.shadow_seconds,
             "history": [{"step": step, **asdict(judgement)} for step, judgement in result.history],
         }
 

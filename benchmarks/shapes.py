@@ -3,7 +3,8 @@
     EXPUNGE_DATA_DIR=... python -m benchmarks.shapes
 
 Retraining (two seeds) is the measure: its mean change of the erased pairs' scores against that of swapping the graph,
-of one amplification for all rows, and of the row-wise correction that ships. In held-out standard deviations.
+of one amplification for all rows, and of the least disturbance: aimed at the quantiles of pairs like them, and at what
+a shadow taught, which is what ships. In held-out standard deviations.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.sampling import occurrence, split_validation
 from service.recommender.training import Training, TrainingConfig
-from service.unlearning.amplification import fit_amplification, graph_correction, swap_graph
-from service.unlearning.calibration import Calibration
+from service.unlearning.amplification import fit_amplification, swap_graph
+from service.unlearning.corrector import Corrector
+from service.unlearning.pretraining import PretrainingConfig
+from service.unlearning.request import Request
+from service.unlearning.shadow import Shadow, learn_expectation
 from service.unlearning.state import TrainedState
 
 CONFIG = TrainingConfig(embedding_size=128, epochs=40, patience=5)
@@ -60,11 +64,14 @@ def measure() -> dict[str, Any]:
         return TrainedState(on, validation, e0, backbone)
 
     state = trained(graph, 0)
-    calibration = Calibration.of(state)
+    shadow = Shadow.train(state, CONFIG, PretrainingConfig().shadow_share, seed=0)
+    quantiles = Corrector(state)
+    shipped = Corrector(state, learn_expectation(state, shadow), quantiles.calibration)
+    calibration = quantiles.calibration
     common = fit_amplification(state, calibration, seed=0)
     shapes = {}
     for name, edges in requests(graph).items():
-        remaining, aims = graph.without(edges), calibration.targets(state, edges)
+        remaining, request = graph.without(edges), Request.of(state, forget=edges)
 
         def scores(readout: Tensor, edges: Tensor = edges) -> Tensor:
             return pair_scores(readout, graph.n_users, edges[0], edges[1])
@@ -72,17 +79,23 @@ def measure() -> dict[str, Any]:
         before = scores(state.readout)
         retrained = torch.stack([scores(trained(remaining, seed).readout) for seed in SEEDS]).mean(dim=0)
         swapped = swap_graph(state, remaining)
+        pairs = edges[:, remaining.keeps(edges)].long()
+        aims = shipped.aims(swapped, remaining, pairs, "forget", edges.long())
         models = {
             "graph swap": scores(swapped),
             "one factor for all rows": scores(state.readout + common * (swapped - state.readout)),
-            "row-wise correction": scores(swapped + graph_correction(state, swapped, edges.long(), aims, common)),
+            "least disturbance, quantiles": scores(
+                swapped + quantiles.change(swapped, remaining, request, ("forget",))
+            ),
+            "least disturbance, shadow": scores(swapped + shipped.change(swapped, remaining, request, ("forget",))),
         }
         figures = {key: _figures(after, before, retrained, calibration.spread) for key, after in models.items()}
-        moves = {"retrain": float((retrained - before).mean()), "aim": float((aims - before).mean())}
+        wanted = aims - pair_scores(state.readout, graph.n_users, pairs[0], pairs[1])
+        moves = {"retrain": float((retrained - before).mean()), "aim": float(wanted.mean())}
         shapes[name] = {"n": edges.shape[1], "methods": figures} | {
             key: value / calibration.spread for key, value in moves.items()
         }
-    return {"amplification": common, "seeds": list(SEEDS), "shapes": shapes}
+    return {"amplification": common, "shadow_seconds": shadow.seconds, "seeds": list(SEEDS), "shapes": shapes}
 
 
 def _figures(after: Tensor, before: Tensor, retrained: Tensor, spread: float) -> dict[str, float]:

@@ -32,6 +32,9 @@ class Mode(StrEnum):
     DISLIKE = "dislike"
 
 
+PUBLISHED: dict[str, Any] = {"correct": False, "steps": 300, "learning_rate": 1e-3}
+"""UnlearnRec as its paper has it."""
+
 # What is left out stays as the learning packages have it; reading their defaults here would import torch.
 Dimension = Annotated[int | None, typer.Option("--dimension", min=1, help="Width of the embeddings.")]
 Layers = Annotated[int | None, typer.Option("--layers", min=0, help="Layers of LightGCN.")]
@@ -90,16 +93,25 @@ def pretrain(
     learning_rate: Rate = None,
     seed: Seed = 0,
     base: Annotated[int | None, typer.Option("--base", help="Version to make it for [the one in use].")] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="The encoder alone, without shadow and correction.")
+    ] = False,
     json_file: Json = None,
 ) -> None:
-    """Pre-train the influence encoder of a base: without one nothing can be forgotten."""
+    """Pre-train the influence encoder of a base: without one nothing can be forgotten.
+
+    Mode forget trains one more model, a shadow, on all but a few interactions, and learns from it what a forgotten
+    pair should score. With --published it is UnlearnRec as its paper has it.
+    """
     from service.unlearning.pretraining import PretrainingConfig
     from service.worker import training as workshop
 
-    given = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    recipe = PretrainingConfig(mode=mode.value, seed=seed, **_given(given))
+    given = _given({"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate})
+    if published:
+        given = PUBLISHED | given
+    recipe = PretrainingConfig(mode=mode.value, seed=seed, **given)
     settings = settings_of(context)
-    with open_home(settings, upgrade=True) as home, Terminal().step("Pre-training", "steps", recipe.steps) as progress:
+    with open_home(settings, upgrade=True) as home, Terminal().step("Pre-training", "steps") as progress:
         encoder = workshop.pretrain(home.database, home.store, settings, recipe, steps_told(progress), base=base)
     tell(json_file, _encoder_document(encoder, mode), _encoder_text(encoder, mode))
 
@@ -122,7 +134,7 @@ def steps_told(progress: Tell) -> Callable[[PretrainingReport], None]:
     """A progress callback for pre-trainings."""
 
     def told(report: PretrainingReport) -> None:
-        progress(report.step, report.steps, f"loss {report.loss:.3f}")
+        progress(report.step, report.steps, f"{report.stage}, loss {report.loss:.3f}")
 
     return told
 
@@ -165,6 +177,7 @@ def _encoder_document(encoder: Encoder, mode: Mode) -> dict[str, Any]:
         "mode": mode.value,
         "chosen_step": result.steps,
         "seconds": result.seconds,
+        "shadow_seconds": result.shadow_seconds,
         "score": result.judgement.score,
         "quality_ratio": result.judgement.quality_ratio,
     }
@@ -172,8 +185,10 @@ def _encoder_document(encoder: Encoder, mode: Mode) -> dict[str, Any]:
 
 def _encoder_text(encoder: Encoder, mode: Mode) -> str:
     result = encoder.pretraining
+    how = f"the one of step {result.steps} was best on held-out requests" if result.steps else "corrects revoked pairs"
+    shadow = f" (its shadow {duration(result.shadow_seconds)})" if result.shadow_seconds else ""
     return (
-        f"Encoder {encoder.number} for base {encoder.base}, mode {mode.value}: the one of step {result.steps} was best "
-        f"on held-out requests, with {result.judgement.quality_ratio:.1%} of the base's NDCG. "
-        f"{duration(result.seconds)}."
+        f"Encoder {encoder.number} for base {encoder.base}, mode {mode.value}: {how}, with "
+        f"{result.judgement.quality_ratio:.1%} of the base's NDCG on simulated ones. {duration(result.seconds)}"
+        f"{shadow}."
     )

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import audit, data, demo, erase, learn, operate, serve
+from service.cli import adopt, audit, data, demo, erase, evaluate, learn, operate, serve
 from service.cli.context import Invocation
 from service.cli.failures import explain
 
@@ -51,11 +51,13 @@ def _options(
 app.command("demo")(demo.demo)
 app.command("import")(data.import_)
 app.command("train")(learn.train)
+app.command("adopt")(adopt.adopt)
 app.command("pretrain")(learn.pretrain)
 app.command("serve")(serve.serve)
 app.command("api")(serve.api)
 app.command("worker")(serve.worker)
 app.command("erase")(erase.erase)
+app.command("evaluate")(evaluate.evaluate)
 app.command("status")(operate.status)
 app.add_typer(operate.db, name="db")
 app.add_typer(operate.keys, name="keys")

@@ -97,6 +97,12 @@ def snapshot(connection: Connection) -> Snapshot:
     return Snapshot(user_keys, item_keys, rows[:, order].astype(np.int32), seq)
 
 
+def anything_suppressed(connection: Connection) -> bool:
+    """Whether an erasure covers anything, also what is not registered any more."""
+    found = repository.suppressed_all(connection)
+    return bool(found.users or found.items or found.pairs)
+
+
 def user_keys(connection: Connection, identity: Identity, ids: Sequence[str]) -> Keys:
     """Surrogate keys of user ids, (n,) int64 in their order; -1 for one that is not registered."""
     digests = [identity.user(id) for id in ids]

@@ -104,6 +104,25 @@ class InteractionGraph:
         weights = torch.cat((weight, weight[self.by_item]))
         return torch.sparse_csr_tensor(crow, columns, weights, (self.n_nodes, self.n_nodes), check_invariants=False)
 
+    def thinned(self, keep: Tensor) -> Tensor:
+        """The adjacency of some of the edges, over the same sparsity pattern: what is left out is an explicit zero.
+
+        Args:
+            keep: (m,) bool, which of `edges` stay; degrees, and with them the weights, are those of what stays.
+
+        Cost: O(m), no sort; a product costs what one with `adjacency` does.
+        """
+        users, items = self.edges[0], self.edges[1]
+        kept = keep.float()
+        degree = torch.bincount(users, kept, self.n_users), torch.bincount(items, kept, self.n_items)
+        user_scale, item_scale = (side.clamp(min=1).rsqrt().float() for side in degree)
+        weight = user_scale[users] * item_scale[items] * kept
+        full = self.adjacency
+        weights = torch.cat((weight, weight[self.by_item]))
+        return torch.sparse_csr_tensor(
+            full.crow_indices(), full.col_indices(), weights, full.shape, check_invariants=False
+        )
+
     def find(self, edges: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of edges in this graph.
 

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import cross_entropy, normalize, softplus
 
 if TYPE_CHECKING:
     from service.recommender.backbones.base import Triples
@@ -26,3 +27,29 @@ def l2_loss(e0: Tensor, n_users: int, batch: "Triples") -> Tensor:
     rows = (e0[batch.users], e0[batch.positives + n_users], e0[batch.negatives + n_users])
     squares = rows[0].square().sum() + rows[1].square().sum() + rows[2].square().sum()
     return squares / (2 * batch.users.numel())
+
+
+def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Mean over rows v of -log softmax_w(cos(first_v, second_w) / temperature) at w = v (van den Oord et al., 2018).
+
+    Shapes: first and second (n, d), two views of the same nodes -> scalar. Cost: O(n^2 d) time, O(n^2) memory.
+    """
+    similarity = normalize(first, dim=1) @ normalize(second, dim=1).T / temperature  # (n, n)
+    return cross_entropy(similarity, torch.arange(first.shape[0], device=first.device))
+
+
+def view_contrast(
+    first: Tensor, second: Tensor, n_users: int, batch: "Triples", nodes: int, temperature: float
+) -> Tensor:
+    """`info_nce` of the batch's users plus that of its positive items, between two views of all nodes.
+
+    Args:
+        first: (n_nodes, d) one view's readout.
+        second: (n_nodes, d) the other's.
+        n_users: separates user rows from item rows.
+        batch: its first interactions say which nodes.
+        nodes: of the batch's interactions at most so many are looked at: bounds the similarity matrices.
+        temperature: tau, > 0.
+    """
+    users, items = torch.unique(batch.users[:nodes]), torch.unique(batch.positives[:nodes]) + n_users
+    return info_nce(first[users], second[users], temperature) + info_nce(first[items], second[items], temperature)

@@ -11,7 +11,7 @@ def polynomial(adjacency: Tensor, x: Tensor, layers: int) -> Tensor:
 
     Shapes: adjacency (n, n) sparse, x (n, d) float32 -> (n, d).
     """
-    total = x
+    total = x if layers else x.clone()  # a readout may be written to
     for _ in range(layers):
         total = torch.addmm(x, adjacency, total)
     return total

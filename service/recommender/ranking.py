@@ -33,26 +33,36 @@ def top_items(readout: Tensor, seen: InteractionGraph, users: Tensor, n: int) ->
     return torch.topk(scores, min(n, seen.n_items), dim=1).indices
 
 
-def ranking_quality(readout: Tensor, seen: InteractionGraph, held_out: InteractionGraph, n: int = 20) -> RankingQuality:
-    """Recall@n and NDCG@n over all items that a user has not seen (methods.md section 6.1).
+def ranking_of_users(
+    readout: Tensor, seen: InteractionGraph, held_out: InteractionGraph, n: int = 20
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Recall@n and NDCG@n of each user over all items that the user has not seen (methods.md section 6.1).
 
     Args:
         readout: (n_nodes, d) embeddings.
         seen: interactions masked from the ranking.
         held_out: the interactions to be found; users without one are skipped.
         n: length of the list.
+
+    Returns:
+        (k,) int64 user rows, ascending, and (k,) float64 recall and NDCG, both in [0, 1].
     """
     users = torch.nonzero(held_out.user_degree).flatten()
     discount = 1 / torch.log2(torch.arange(2, n + 2, device=readout.device, dtype=torch.float64))
     ideal = torch.cumsum(discount, dim=0)
-    recall = ndcg = 0.0
-    for part in torch.split(users, CHUNK):
-        top = top_items(readout, seen, part, n)
-        pairs = torch.stack((part[:, None].expand_as(top).reshape(-1), top.reshape(-1)))
+    recall, ndcg = torch.zeros_like(users, dtype=torch.float64), torch.zeros_like(users, dtype=torch.float64)
+    for part in torch.split(torch.arange(users.numel(), device=users.device), CHUNK):
+        top = top_items(readout, seen, users[part], n)
+        pairs = torch.stack((users[part, None].expand_as(top).reshape(-1), top.reshape(-1)))
         hits = held_out.contains(pairs).view_as(top).double()  # (b, n)
-        relevant = held_out.user_degree[part]
-        recall += float((hits.sum(dim=1) / relevant).sum())
-        dcg = (hits * discount[: hits.shape[1]]).sum(dim=1)
-        ndcg += float((dcg / ideal[relevant.clamp(max=n) - 1]).sum())
+        relevant = held_out.user_degree[users[part]]
+        recall[part] = hits.sum(dim=1) / relevant
+        ndcg[part] = (hits * discount[: hits.shape[1]]).sum(dim=1) / ideal[relevant.clamp(max=n) - 1]
+    return users, recall, ndcg
+
+
+def ranking_quality(readout: Tensor, seen: InteractionGraph, held_out: InteractionGraph, n: int = 20) -> RankingQuality:
+    """Means of `ranking_of_users`, which says what the arguments are; 0 where no user has a held-out item."""
+    users, recall, ndcg = ranking_of_users(readout, seen, held_out, n)
     total = max(users.numel(), 1)
-    return RankingQuality(recall / total, ndcg / total, users.numel())
+    return RankingQuality(float(recall.sum()) / total, float(ndcg.sum()) / total, users.numel())

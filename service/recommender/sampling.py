@@ -40,9 +40,10 @@ def batches(graph: InteractionGraph, size: int, generator: Generator) -> Iterato
     order = torch.randperm(graph.n_edges, generator=generator, device=graph.device)
     users, positives = graph.edges[:, order].long()
     negatives = sample_negatives(graph, users, generator)
+    seed = int(torch.randint(2**31, (), generator=generator, device=graph.device))
     columns = (torch.split(column, size) for column in (users, positives, negatives))
-    for part in zip(*columns, strict=True):
-        yield Triples(*part)
+    for number, (some_users, some_positives, some_negatives) in enumerate(zip(*columns, strict=True)):
+        yield Triples(some_users, some_positives, some_negatives, seed + number)
 
 
 def split_validation(graph: InteractionGraph, share: float, seed: int) -> tuple[InteractionGraph, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 from service.recommender.propagation import product
+from service.unlearning.expectation import Expectation
 from service.unlearning.idm import InfluenceDependencyMatrix
 
 
@@ -29,22 +30,32 @@ class EncoderConfig:
     the rows that it touches, so that an empty request changes nothing."""
     slope: float = 0.99
     """Negative slope of the MLP's LeakyReLU: nearly the identity, so that a frozen identity MLP passes all through."""
-    amplification: float = 1.0
-    """How many times the readout's own move, from the old graph to the new, is applied; 1 is the paper's."""
+    correct: bool = False
+    """Whether revoked pairs are brought to what they should score after the encoder (`corrector.Corrector`); the
+    published method does not."""
 
 
 class InfluenceEncoder:
     """E0~ = E0 + MLP(Hbar - kappa Ewbar), equations (15)-(18) of UnlearnRec (SIGIR 2025).
 
     Parameters: `h0` (n_nodes, d) starts at 0; `weight` (n_nodes, 1), W_eta; `mlp`: two square matrices and biases that
-    start as the identity, frozen in pre-training and trained in fine-tuning.
+    start as the identity, frozen in pre-training and trained in fine-tuning. `expectation` is what the correction of
+    mode `forget` aims at; None falls back on quantiles.
 
     Guarantee: approximate.
     Cost: O(layers m d + |V_D| d^2) for a request of m edges that touches the nodes V_D.
     """
 
-    def __init__(self, config: EncoderConfig, h0: Tensor, weight: Tensor, mlp: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self,
+        config: EncoderConfig,
+        h0: Tensor,
+        weight: Tensor,
+        mlp: tuple[Tensor, ...],
+        expectation: Expectation | None = None,
+    ) -> None:
         self.config, self.h0, self.weight, self.mlp = config, h0, weight, mlp
+        self.expectation = expectation
 
     @classmethod
     def fresh(cls, config: EncoderConfig, shape: tuple[int, int], device: torch.device) -> InfluenceEncoder:
@@ -105,15 +116,22 @@ class InfluenceEncoder:
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of `encoder.safetensors`, on the CPU."""
         named = {"h0": self.h0, "weight": self.weight} | {f"mlp{i}": part for i, part in enumerate(self.mlp)}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+        own = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+        return own if self.expectation is None else own | self.expectation.tensors()
 
     @classmethod
     def from_tensors(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device | None = None
     ) -> InfluenceEncoder:
         """The encoder that `tensors` and `facts` described."""
+        options = dict(config)
+        # Encoders made before the correction was one of pairs named the factor of the one of rows; 1 was none.
+        amplification = options.pop("amplification", None)
+        if amplification is not None:
+            options["correct"] = amplification != 1.0
         mlp = tuple(tensors[f"mlp{i}"].to(device) for i in range(4))
-        return cls(EncoderConfig(**config), tensors["h0"].to(device), tensors["weight"].to(device), mlp)
+        h0, weight = tensors["h0"].to(device), tensors["weight"].to(device)
+        return cls(EncoderConfig(**options), h0, weight, mlp, Expectation.from_tensors(tensors, device))
 
     def facts(self) -> dict[str, Any]:
         """The configuration as plain values, for a manifest."""
@@ -126,4 +144,5 @@ class InfluenceEncoder:
             self.h0.detach().clone(),
             self.weight.detach().clone(),
             tuple(part.detach().clone() for part in self.mlp),
+            self.expectation,
         )

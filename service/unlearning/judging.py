@@ -11,10 +11,11 @@ from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.ranking import ranking_quality
 from service.recommender.sampling import sample_negatives
-from service.unlearning.amplification import correction_of
-from service.unlearning.calibration import Calibration
+from service.unlearning.amplification import swap_graph
+from service.unlearning.corrector import Corrector
 from service.unlearning.encoder import InfluenceEncoder
 from service.unlearning.idm import InfluenceDependencyMatrix
+from service.unlearning.ranks import auc
 from service.unlearning.readout import unlearned_readout
 from service.unlearning.request import Mode
 from service.unlearning.simulation import SHAPES, simulate
@@ -61,7 +62,7 @@ class _HeldOut:
     idm: InfluenceDependencyMatrix
     edges: Tensor  # (2, m) of rows that keep an interaction
     aims: Tensor
-    correction: Tensor | None
+    correction: Tensor
 
 
 class Judge:
@@ -69,32 +70,29 @@ class Judge:
 
     Args:
         state: the base.
-        calibration: of that base; gives the scores to aim at.
+        corrector: of that base; gives the scores to aim at, and the correction of encoders that ask for one.
         mode: decides what a good encoder is.
         seed: of the pre-training run; the judge draws from another stream.
-        amplification: of the encoders to be judged.
     """
 
-    def __init__(
-        self, state: TrainedState, calibration: Calibration, mode: Mode, seed: int, amplification: float = 1.0
-    ) -> None:
-        self.state, self.mode, self.spread = state, mode, calibration.spread
+    def __init__(self, state: TrainedState, corrector: Corrector, mode: Mode, seed: int) -> None:
+        self.state, self.mode, self.spread = state, mode, corrector.calibration.spread
         generator = torch.Generator(state.e0.device).manual_seed(HELD_OUT_SEED + seed)
-        self.amplification = amplification
-        self.requests = [self._hold(shape, calibration, generator) for shape in SHAPES]
+        self.requests = [self._hold(shape, corrector, generator) for shape in SHAPES]
         self.requests = [request for request in self.requests if request.edges.shape[1]]
         users = torch.randint(state.graph.n_users, (20_000,), generator=generator, device=state.e0.device)
         self.negatives = torch.stack((users, sample_negatives(state.graph, users, generator)))
         self.ranked = _of_users(state, RANKED_USERS, generator)
 
-    def _hold(self, shape: str, calibration: Calibration, generator: torch.Generator) -> _HeldOut:
+    def _hold(self, shape: str, corrector: Corrector, generator: torch.Generator) -> _HeldOut:
         edges = simulate(shape, self.state.graph, generator)
         remaining = self.state.graph.without(edges)
         idm = InfluenceDependencyMatrix(self.state.graph, edges)
         counted = edges[:, remaining.keeps(edges)].long()
-        aims = calibration.aims(self.state, counted, self.mode)
         with torch.no_grad():
-            correction = correction_of(self.state, remaining, counted, aims, self.amplification)
+            swapped = swap_graph(self.state, remaining)
+            aims = corrector.aims(swapped, remaining, counted, self.mode, edges.long())
+            correction = corrector.meet(swapped, remaining, counted, aims, stretch=self.mode == "forget")
         return _HeldOut(shape, remaining, idm, counted, aims, correction)
 
     def __call__(self, encoder: InfluenceEncoder) -> Judgement:
@@ -103,7 +101,8 @@ class Judge:
         with torch.no_grad():
             for request in self.requests:
                 e0 = self.state.e0 + encoder.shift(request.idm, self.state.readout)
-                readout = unlearned_readout(self.state, e0, request.remaining, request.correction)
+                correction = request.correction if encoder.config.correct else None
+                readout = unlearned_readout(self.state, e0, request.remaining, correction)
                 shapes[request.shape] = self._figures(request, readout)
                 ratios.append(self._quality_ratio(request, readout))
         return Judgement(shapes, self._score(shapes), min(ratios, default=1.0))
@@ -135,19 +134,6 @@ class Judge:
         ranked = self.ranked.without(lost)
         before = ranking_quality(self.state.readout, self.state.graph, ranked).ndcg
         return ranking_quality(readout, self.state.graph, ranked).ndcg / before if before else 1.0
-
-
-def auc(first: Tensor, second: Tensor) -> float:
-    """Probability that an entry of `first` is above one of `second`, ties counted half; .5 where either is empty.
-
-    Shapes: (n,), (m,) -> float. Cost: O((n + m) log m).
-    """
-    if not first.numel() or not second.numel():
-        return 0.5
-    ordered = torch.sort(second).values
-    below = torch.searchsorted(ordered, first.contiguous(), right=False)
-    not_above = torch.searchsorted(ordered, first.contiguous(), right=True)
-    return float((below + not_above).double().mean() / (2 * second.numel()))
 
 
 def _of_users(state: TrainedState, count: int, generator: torch.Generator) -> InteractionGraph:

@@ -2,9 +2,10 @@
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, log_softmax, normalize, softplus
+from torch.nn.functional import log_softmax, softplus
 
 from service.recommender.backbones import Triples
+from service.recommender.losses import info_nce
 
 MAX_CONTRAST_NODES = 2048  # bounds the similarity matrix of the contrast to 2048 x 2048
 
@@ -49,5 +50,4 @@ def contrast_loss(clean: Tensor, dropped: Tensor, temperature: float) -> Tensor:
 
     Shapes: clean and dropped (n, d) of the same nodes -> scalar.
     """
-    similarity = normalize(clean.detach(), dim=1) @ normalize(dropped, dim=1).T / temperature  # (n, n)
-    return cross_entropy(similarity, torch.arange(clean.shape[0], device=clean.device))
+    return info_nce(clean.detach(), dropped, temperature)

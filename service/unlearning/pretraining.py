@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
@@ -15,8 +16,9 @@ from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.propagation import product
 from service.recommender.sampling import batches
-from service.unlearning.amplification import correction_of, fit_amplification
-from service.unlearning.calibration import Calibration
+from service.recommender.training import EpochReport, TrainingConfig
+from service.unlearning.amplification import swap_graph
+from service.unlearning.corrector import Corrector
 from service.unlearning.encoder import EncoderConfig, InfluenceEncoder
 from service.unlearning.idm import InfluenceDependencyMatrix
 from service.unlearning.judging import Judge, Judgement
@@ -29,6 +31,7 @@ from service.unlearning.losses import (
 )
 from service.unlearning.readout import unlearned_readout
 from service.unlearning.request import Mode
+from service.unlearning.shadow import Shadow, learn_expectation
 from service.unlearning.simulation import SHAPES, simulate
 from service.unlearning.state import TrainedState
 
@@ -39,12 +42,13 @@ class PretrainingConfig:
 
     mode: Mode = "forget"
     """`dislike` uses the published unlearning loss (20), `forget` the calibrated one."""
-    steps: int = 150
-    """Steps of Adam, >= 0; 0 leaves the encoder as it starts."""
+    steps: int = 0
+    """Steps of Adam, >= 0; 0 leaves the encoder as it starts: beside the correction it has nothing to add
+    (docs/learning.md)."""
     batch_size: int = 1024
     """Remaining interactions in a step, >= 2."""
     learning_rate: float = 3e-4
-    """Of Adam; the paper has 1e-3 without the calibrated correction, beside which a third of it is steadier."""
+    """Of Adam; the paper has 1e-3 without the correction, beside which a third of it is steadier."""
     unlearn_weight: float = 0.5
     """lambda_u."""
     preserve_weight: float = 0.02
@@ -62,22 +66,25 @@ class PretrainingConfig:
     """Held-out requests are judged after so many steps, >= 1."""
     max_quality_loss: float = 0.01
     """A checkpoint counts only while its quality ratio is no further below that of the encoder before training."""
-    amplify: bool = True
-    """Fit the amplification of the graph's own effect and add the calibrated correction; the published method has
-    none."""
+    correct: bool = True
+    """Bring revoked pairs to what they should score after the encoder; the published method does not."""
+    shadow_share: float = 0.02
+    """Share of the interactions that the shadow does without, from which the encoder learns what a forgotten pair
+    should score; 0 trains no shadow and aims at quantiles."""
     seed: int = 0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
 
 @dataclass(frozen=True)
 class PretrainingReport:
-    """Where pre-training stands."""
+    """Where pre-training stands: `step` of `steps` epochs of the shadow, or steps of the encoder."""
 
     step: int
     steps: int
     loss: float
     judgement: Judgement | None
     seconds: float
+    stage: Literal["shadow", "encoder"] = "encoder"
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ class PretrainingResult:
     judgement: Judgement
     history: tuple[tuple[int, Judgement], ...]
     seconds: float
+    shadow_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,43 +115,46 @@ class Pretraining:
     """Trains H_0 and W_eta so that any request of the simulated shapes is forgotten in one forward pass.
 
     Loss (25): L = L_M + lambda_u L_u + lambda_p L_p + lambda_c L_c, with E0 frozen. Mode `forget` puts the calibrated
-    loss in the place of L_u.
+    loss in the place of L_u. With the correction, a shadow shows first what a forgotten pair should score.
 
     Selection looks at held-out simulated requests and the validation part only (`Judge`), never at a real request or
     at test interactions.
+
+    Args:
+        state: the base.
+        config: settings.
+        training: the settings that the base was trained with; without them no shadow is trained.
     """
 
-    def __init__(self, state: TrainedState, config: PretrainingConfig) -> None:
-        self.state, self.config = state, config
+    def __init__(self, state: TrainedState, config: PretrainingConfig, training: TrainingConfig | None = None) -> None:
+        self.state, self.config, self.training = state, config, training
         device = state.e0.device
         self.generator = torch.Generator(device).manual_seed(config.seed)
-        self.calibration = Calibration.of(state)
+        self.corrector = Corrector(state)
         shape = (state.graph.n_nodes, state.e0.shape[1])
-        self.amplification = config.encoder.amplification
-        if config.amplify:
-            self.amplification = fit_amplification(state, self.calibration, config.seed)
         # Beside the correction the encoder starts at nothing, so that what it adds is what it has learnt.
-        weight = 0.0 if config.amplify else config.encoder.init_weight
-        encoder_config = replace(config.encoder, amplification=self.amplification, init_weight=weight)
+        weight = 0.0 if config.correct else config.encoder.init_weight
+        encoder_config = replace(config.encoder, correct=config.correct, init_weight=weight)
         self.encoder = InfluenceEncoder.fresh(encoder_config, shape, device)
         self.parameters = [self.encoder.h0.requires_grad_(), self.encoder.weight.requires_grad_()]
         self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate)
-        self.judge = Judge(state, self.calibration, config.mode, config.seed, self.amplification)
-        self.spread = self.calibration.spread
+        self.spread = self.corrector.calibration.spread
 
     def run(self, report: Callable[[PretrainingReport], None] | None = None) -> PretrainingResult:
-        """All steps; the best judged checkpoint is kept, the start included."""
+        """The shadow, then all steps; the best judged checkpoint is kept, the start included."""
         started = time.perf_counter()
-        best, history = self.encoder.copy(), [(0, self.judge(self.encoder))]
+        shadow_seconds = self._learn_expectation(report)
+        judge = Judge(self.state, self.corrector, self.config.mode, self.config.seed)
+        best, history = self.encoder.copy(), [(0, judge(self.encoder))]
         chosen = 0
-        simulated = self._simulate()
+        simulated = self._simulate() if self.config.steps else None
         for step in range(1, self.config.steps + 1):
-            if step % self.config.steps_a_request == 0:
+            if simulated is None or step % self.config.steps_a_request == 0:
                 simulated = self._simulate()
             loss = self._step(simulated)
             judgement = None
             if step % self.config.judge_every == 0 or step == self.config.steps:
-                judgement = self.judge(self.encoder)
+                judgement = judge(self.encoder)
                 history.append((step, judgement))
                 if self._better(judgement, history[chosen][1], history[0][1]):
                     best, chosen = self.encoder.copy(), len(history) - 1
@@ -152,7 +163,24 @@ class Pretraining:
                 report(PretrainingReport(step, self.config.steps, loss, judgement, seconds))
         seconds = time.perf_counter() - started
         step, judgement = history[chosen]
-        return PretrainingResult(best, step, judgement, tuple(history), seconds)
+        return PretrainingResult(best, step, judgement, tuple(history), seconds, shadow_seconds)
+
+    def _learn_expectation(self, report: Callable[[PretrainingReport], None] | None) -> float:
+        config = self.config
+        if self.training is None or not config.correct or not config.shadow_share:
+            return 0.0
+        started = time.perf_counter()
+
+        def told(epoch: EpochReport) -> None:
+            if report is not None:
+                seconds = time.perf_counter() - started
+                report(PretrainingReport(epoch.epoch + 1, epoch.epochs, epoch.loss, None, seconds, "shadow"))
+
+        shadow = Shadow.train(self.state, self.training, config.shadow_share, config.seed, told)
+        calibration = self.corrector.calibration
+        self.encoder.expectation = learn_expectation(self.state, shadow, calibration)
+        self.corrector = Corrector(self.state, self.encoder.expectation, calibration)
+        return shadow.seconds
 
     def _better(self, new: Judgement, old: Judgement, start: Judgement) -> bool:
         # Forgetting costs some quality whatever is learnt, so the start is the measure, not the base.
@@ -167,9 +195,13 @@ class Pretraining:
             edges = simulate(shapes[pick], self.state.graph, self.generator)
             remaining = self.state.graph.without(edges)
         counted = edges[:, remaining.keeps(edges)].long()
-        aims = self.calibration.aims(self.state, counted, self.config.mode)
         with torch.no_grad():
-            correction = correction_of(self.state, remaining, counted, aims, self.amplification)
+            swapped = swap_graph(self.state, remaining)
+            aims = self.corrector.aims(swapped, remaining, counted, self.config.mode, edges.long())
+            correction = None
+            if self.config.correct:
+                stretch = self.config.mode == "forget"
+                correction = self.corrector.meet(swapped, remaining, counted, aims, stretch=stretch)
         return _Simulated(
             remaining,
             InfluenceDependencyMatrix(self.state.graph, edges),

@@ -34,13 +34,22 @@ class ForgetResult:
 
 
 class Unlearner(Protocol):
-    """A method that makes a trained model forget."""
+    """A method that makes a trained model forget.
+
+    A method derives from this class, names its `guarantee`, and its docstring says its source and cost.
+    """
 
     guarantee: Guarantee
 
     def prepare(self, state: TrainedState) -> None:
         """Pays the method's one-off cost for a base, before any request."""
         ...
+
+    def before(self, state: TrainedState) -> Tensor:
+        """(n_nodes, d) the readout that the method serves before any request: the base's, but for methods that train
+        models of their own.
+        """
+        return state.readout
 
     def forget(self, state: TrainedState, request: Request) -> ForgetResult:
         """The model without the request. Requests are cumulative: always from the base, never from a result."""

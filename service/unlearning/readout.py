@@ -15,7 +15,7 @@ def unlearned_readout(
         state: gives the backbone.
         e0: (n_nodes, d) shifted embeddings E0~.
         remaining: the graph without the request.
-        correction: (n_nodes, d) of `amplification.graph_correction`; left out by the published method.
+        correction: (n_nodes, d) of `corrector.Corrector`; left out by the published method.
     """
     readout = state.backbone.propagate(e0, remaining)
     return zero_isolated(readout if correction is None else readout + correction, remaining)

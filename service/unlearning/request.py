@@ -12,6 +12,7 @@ from service.recommender.graph import InteractionGraph
 from service.unlearning.state import TrainedState
 
 Mode = Literal["forget", "dislike"]
+MODES: tuple[Mode, ...] = ("forget", "dislike")
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from service.recommender.training import EpochReport, Training, TrainingConfig
-from service.unlearning.protocol import ForgetResult, Guarantee
+from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
 from service.unlearning.request import Request
 from service.unlearning.state import TrainedState, zero_isolated
 
 
 @dataclass
-class Retrain:
+class Retrain(Unlearner):
     """Trains the base's backbone anew, from another seed, on the interactions that remain.
 
     Guarantee: exact.

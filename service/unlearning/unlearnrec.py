@@ -12,17 +12,15 @@ from torch import Tensor
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.sampling import batches
-from service.unlearning.amplification import graph_correction, swap_graph
-from service.unlearning.calibration import Calibration
+from service.unlearning.amplification import swap_graph
+from service.unlearning.corrector import Corrector
 from service.unlearning.encoder import InfluenceEncoder
 from service.unlearning.idm import InfluenceDependencyMatrix
 from service.unlearning.losses import calibrated_loss, preserving_loss, unlearning_loss
-from service.unlearning.protocol import ForgetResult, Guarantee
+from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
 from service.unlearning.readout import unlearned_readout
-from service.unlearning.request import Mode, Request
+from service.unlearning.request import MODES, Mode, Request
 from service.unlearning.state import TrainedState, zero_isolated
-
-MODES: tuple[Mode, ...] = ("forget", "dislike")
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class FineTuningConfig:
 
 
 @dataclass
-class UnlearnRec:
+class UnlearnRec(Unlearner):
     """Applies a request by one forward pass of the influence encoder of its mode, then swaps the graph.
 
     Guarantee: approximate.
@@ -60,13 +58,15 @@ class UnlearnRec:
     guarantee = Guarantee.APPROXIMATE
 
     def __post_init__(self) -> None:
-        self._prepared: tuple[TrainedState, Calibration] | None = None
+        self._prepared: tuple[TrainedState, Corrector] | None = None
 
     def prepare(self, state: TrainedState) -> None:
-        """Computes what all requests to a base share: its readout and its calibration."""
-        self._prepared = (state, Calibration.of(state))
+        """Computes what all requests to a base share: its readout, its calibration, its metric."""
+        # What a forgotten pair should score is the same for both modes: any encoder that has learnt it will do.
+        known = (self.encoders[mode].expectation for mode in MODES if mode in self.encoders)
+        self._prepared = (state, Corrector(state, next((each for each in known if each is not None), None)))
 
-    def _calibration(self, state: TrainedState) -> Calibration:
+    def _corrector(self, state: TrainedState) -> Corrector:
         if self._prepared is None or self._prepared[0] is not state:
             self.prepare(state)
         assert self._prepared is not None
@@ -122,24 +122,19 @@ class UnlearnRec:
     def _correction(
         self, state: TrainedState, request: Request, remaining: InteractionGraph
     ) -> tuple[Tensor | None, Tensor | None]:
-        """The calibrated correction for the modes whose encoder is amplified, and the swapped readout it starts from.
+        """The correction for the modes whose encoder asks for one, and the swapped readout it starts from.
 
         The published method has neither.
         """
-        edges, aims, factors = [], [], []
-        for mode in MODES:
-            encoder, asked = self.encoders.get(mode), request.of_mode(mode)
-            if encoder is None or not asked.shape[1] or encoder.config.amplification == 1.0:
-                continue
-            counted = asked[:, remaining.keeps(asked)].long()
-            edges.append(counted)
-            aims.append(self._calibration(state).aims(state, counted, mode))
-            factors.append(encoder.config.amplification)
-        if not edges:
+        modes = tuple(
+            mode
+            for mode in MODES
+            if request.of_mode(mode).shape[1] and mode in self.encoders and self.encoders[mode].config.correct
+        )
+        if not modes:
             return None, None
         swapped = swap_graph(state, remaining)
-        pairs, wanted = torch.cat(edges, dim=1), torch.cat(aims)
-        return graph_correction(state, swapped, pairs, wanted, factors[0]), swapped
+        return self._corrector(state).change(swapped, remaining, request, modes), swapped
 
 
 def _fine_tune(
@@ -192,8 +187,11 @@ class _Objective:
         self.forget = request.forget[:, remaining.keeps(request.forget)].long()
         self.spread, self.targets = 1.0, torch.zeros(0, device=state.e0.device)
         if self.forget.shape[1]:
-            calibration = method._calibration(state)
-            self.spread, self.targets = calibration.spread, calibration.targets(state, self.forget)
+            corrector = method._corrector(state)
+            self.spread = corrector.calibration.spread
+            with torch.no_grad():
+                swapped = swap_graph(state, remaining)
+                self.targets = corrector.aims(swapped, remaining, self.forget, "forget", request.edges.long())
 
     def unlearn(self, readout: Tensor) -> Tensor:
         disliked = pair_scores(readout, self.n_users, self.dislike[0], self.dislike[1])

@@ -71,6 +71,8 @@ class Recipe:
     validation_share: float | None = None
     """Share of the interactions that is held out for stopping, calibration and the gate, in (0, 1); None: 2 %, or more
     where that would be fewer than VALIDATION_PAIRS, but at most 10 %."""
+    adopted: str | None = None
+    """SHA-256, hex, of the file of a base that was trained elsewhere; it has no training on record."""
 
     def share_of(self, n_interactions: int) -> float:
         """The share that is held out of so many interactions."""
@@ -196,7 +198,9 @@ def pretrain(
     """
     number = base or _wanted_base(database)
     _use_threads(settings)
-    result = Pretraining(load_base(store, number).state, recipe).run(progress)
+    loaded = load_base(store, number)
+    training = _training_of(loaded.manifest)
+    result = Pretraining(loaded.state, recipe, training).run(progress)
     return publish_encoder(database, store, number, recipe, result, clock=clock)
 
 
@@ -229,6 +233,12 @@ def publish_encoder(
     manifest = _publish_encoder(store, files, facts)
     database.transact(lambda connection: _choose(connection, base, recipe.mode, manifest, clock))
     return Encoder(manifest.number, base, result)
+
+
+def _training_of(manifest: Manifest) -> TrainingConfig | None:
+    """The settings a base was trained with: its shadow is trained in the same way. None for an adopted base."""
+    config = manifest.facts.config.get("training")
+    return None if config is None else TrainingConfig(**config)
 
 
 def _split(data: Snapshot, recipe: Recipe) -> tuple[InteractionGraph, torch.Tensor]:
@@ -319,12 +329,11 @@ def _publish_encoder(store: ModelStore, files: Mapping[str, Mapping[str, Array]]
 
 
 def _base_facts(data: Snapshot, recipe: Recipe, result: TrainingResult, clock: Clock) -> ManifestFacts:
-    config: dict[str, Any] = {
-        "backbone": recipe.backbone.config(),
-        "training": asdict(recipe.training),
-        "validation_share": recipe.share_of(data.edges.size // 2),
-        "snapshot_seq": data.seq,
-    }
+    config: dict[str, Any] = {"backbone": recipe.backbone.config(), "snapshot_seq": data.seq}
+    if recipe.adopted is None:
+        config |= {"training": asdict(recipe.training), "validation_share": recipe.share_of(data.edges.size // 2)}
+    else:
+        config["adopted"] = recipe.adopted
     metrics = _quality(result.validation) | {"epochs": result.epochs, "best_epoch": result.best_epoch}
     return ManifestFacts(
         kind="base",

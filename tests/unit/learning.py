@@ -47,3 +47,31 @@ def trained_blocks(epochs: int = 12, seed: int = 0) -> TrainedState:
     )
     result = Training(backbone, graph, validation, config, torch.device("cpu")).run()
     return TrainedState(graph, validation, result.e0, backbone)
+
+
+def tastes(n_users: int = 300, n_items: int = 150, seed: int = 0) -> InteractionGraph:
+    """Low-rank tastes and popularity: 8 to 40 items a user, drawn by Gumbel's trick. More like people than `blocks`."""
+    generator = torch.Generator().manual_seed(seed)
+    users = torch.randn(n_users, 6, generator=generator)
+    items = torch.randn(n_items, 6, generator=generator)
+    popularity = 0.8 * torch.randn(n_items, generator=generator)
+    luck = -(-torch.rand(n_users, n_items, generator=generator).log()).log()
+    ranked = (0.8 * users @ items.T + popularity + luck).argsort(dim=1, descending=True)
+    count = torch.randint(8, 40, (n_users,), generator=generator)
+    liked = torch.arange(n_items)[None, :] < count[:, None]
+    rows = torch.arange(n_users)[:, None].expand(-1, n_items)
+    return InteractionGraph(n_users, n_items, torch.stack((rows[liked], ranked[liked])))
+
+
+def random_state(n_users: int = 12, n_items: int = 9, n_edges: int = 40, size: int = 4, seed: int = 0) -> TrainedState:
+    """An untrained base on a random graph, with random embeddings and eight held-out pairs."""
+    graph = random_graph(n_users, n_items, n_edges, seed)
+    held_out = random_graph(n_users, n_items, 8, seed + 1).edges
+    e0 = torch.randn(graph.n_nodes, size, generator=torch.Generator().manual_seed(seed))
+    return TrainedState(graph, held_out, e0, LightGCN(layers=2, readout="sum", weight_decay=1e-2))
+
+
+def some_edges(graph: InteractionGraph, count: int, seed: int = 0) -> Tensor:
+    """(2, count) random edges of a graph, unsorted."""
+    order = torch.randperm(graph.n_edges, generator=torch.Generator().manual_seed(seed))
+    return graph.edges[:, order[:count]]

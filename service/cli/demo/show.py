@@ -132,10 +132,12 @@ def summary_rows(outcome: Outcome) -> list[tuple[str, str, str]]:
     """What, how much, and where the figure comes from."""
     erasure, comparison = outcome.erasure, outcome.comparison
     quality, membership = comparison.quality, comparison.membership
+    steps = outcome.pretrain.steps
+    how = f"a shadow and {steps} steps, once" if steps else "a shadow, once"
     kept = quality["after"].ndcg_at_20 / max(quality["before"].ndcg_at_20, 1e-12)
     return [
         ("train", duration(outcome.train.seconds), f"{outcome.train.epochs} epochs, once"),
-        ("pre-train", duration(outcome.pretrain.seconds), f"{outcome.pretrain.steps} steps, once"),
+        ("pre-train", duration(outcome.pretrain.seconds), how),
         ("accepted and hidden", duration(erasure.seconds_accept), "one REST call"),
         ("forgotten by the model", duration(erasure.seconds_forgotten), "from that call on, batching included"),
         ("  the unlearning step", duration(erasure.seconds_apply), "inside the worker"),

@@ -50,7 +50,7 @@ Item = Mapping[str, Any]
 TRAINING = TrainingConfig(
     embedding_size=64, batch_size=2048, learning_rate=5e-3, final_learning_rate=1e-3, epochs=40, patience=3
 )
-PRETRAINING = PretrainingConfig(mode="forget", steps=150)
+PRETRAINING = PretrainingConfig(mode="forget")
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,12 @@ class Story:
             f"LightGCN, {self.training.embedding_size} dimensions: Recall@20 {quality.recall_at_20:.4f}, NDCG@20 "
             f"{quality.ndcg_at_20:.4f} on the held-out part. This is version {base.version}."
         )
-        with self.terminal.step("Pre-training", "steps", self.pretraining.steps) as progress:
+        with self.terminal.step("Pre-training", "epochs") as progress:
             encoder = workshop.pretrain(*parts, self.pretraining, steps_told(progress))
-        self.show.say("The influence encoder (mode forget) is ready: from now on, forgetting needs no training.")
+        self.show.say(
+            "A shadow, one more model that was kept from a few interactions, has shown what retraining does to their "
+            "scores: from now on, forgetting needs no training."
+        )
         return Learnt(
             TrainFacts(base.training.seconds, base.training.epochs, quality.recall_at_20, quality.ndcg_at_20),
             PretrainFacts(encoder.pretraining.seconds, self.pretraining.steps),

@@ -12,12 +12,14 @@ from service.recommender.graph import InteractionGraph
 class Triples:
     """A batch of BPR samples: user u prefers item i to item j.
 
-    Shapes: users, positives, negatives (b,) integer rows; items are item rows, not node rows.
+    Shapes: users, positives, negatives (b,) integer rows; items are item rows, not node rows. `seed` decides the
+    stochastic views of a backbone that has some: the same batch gives the same loss.
     """
 
     users: Tensor
     positives: Tensor
     negatives: Tensor
+    seed: int = 0
 
 
 @runtime_checkable

@@ -5,9 +5,17 @@ from importlib.metadata import entry_points
 from typing import Any, cast
 
 from service.recommender.backbones.base import Backbone
+from service.recommender.backbones.factorisation import MatrixFactorisation
 from service.recommender.backbones.lightgcn import LightGCN
+from service.recommender.backbones.sgl import SGL
+from service.recommender.backbones.simgcl import SimGCL
 
-_BUILT_IN: dict[str, Callable[..., Backbone]] = {LightGCN.name: LightGCN}
+_BUILT_IN: dict[str, Callable[..., Backbone]] = {
+    LightGCN.name: LightGCN,
+    MatrixFactorisation.name: MatrixFactorisation,
+    SGL.name: SGL,
+    SimGCL.name: SimGCL,
+}
 
 
 def make_backbone(config: Mapping[str, Any]) -> Backbone:
@@ -31,6 +39,12 @@ def make_backbone(config: Mapping[str, Any]) -> Backbone:
     except TypeError as error:
         msg = f"Backbone {name!r} refuses its options: {error}."
         raise ValueError(msg) from error
+
+
+def backbone_names() -> tuple[str, ...]:
+    """The names that `make_backbone` knows, sorted: built-in ones and those of installed entry points."""
+    own = {entry.name for entry in entry_points(group="expunge.backbones")}
+    return tuple(sorted(own | _BUILT_IN.keys()))
 
 
 def _known() -> dict[str, Callable[..., Backbone]]:

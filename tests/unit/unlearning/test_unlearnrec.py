@@ -155,7 +155,7 @@ def test_forgotten_pairs_come_close_to_their_target(state: TrainedState, forget:
     request = Request.of(state, forget=edges)
     method.prepare(state)
     assert method._prepared is not None
-    targets = method._prepared[1].targets(state, request.forget)
+    targets = method._prepared[1].calibration.targets(state, request.forget)
 
     result = method.forget(state, request)
 

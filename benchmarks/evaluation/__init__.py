@@ -1,0 +1,1 @@
+"""From the cells of `expunge evaluate` to docs/results: tables, plots, a summary, case studies."""

@@ -1,0 +1,220 @@
+"""The methods of an experiment by name. What a method needs is imported when it is made: a broken one fails alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from service.evaluation.cost import Cost
+from service.evaluation.trained import RETRAIN_SEEDS, Trained
+from service.recommender.training import TrainingConfig
+from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
+from service.unlearning.request import Mode, Request
+from service.unlearning.state import TrainedState
+
+
+class Pace(StrEnum):
+    """How long a method takes for a request; it decides how many of them are made."""
+
+    INSTANT = "instant"
+    """Milliseconds."""
+    MODERATE = "moderate"
+    """Seconds."""
+    TRAINING = "training"
+    """As long as a training."""
+
+
+@dataclass(frozen=True)
+class MethodContext:
+    """What a method may be made from: never a request, never the test part.
+
+    `training` is that of the base, its seed included; `retrained` gives the kept model of the cell's retraining.
+    """
+
+    training: TrainingConfig
+    seed: int
+    encoders: Path
+    retrained: Callable[[], Trained]
+    report: Callable[[int, int], None] | None = None
+
+    @property
+    def other_seed(self) -> int:
+        """For what is trained anew: it must share no random number with the base."""
+        return self.training.seed + RETRAIN_SEEDS
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a method takes part.
+
+    `reference`: it uses no backbone and is not compared with the retrained ones. `stepwise`: it can start from a base
+    that is its own last result.
+    """
+
+    make: Callable[[MethodContext], Unlearner]
+    mode: Mode = "forget"
+    pace: Pace = Pace.INSTANT
+    reference: bool = False
+    stepwise: bool = True
+
+
+@dataclass
+class KeptRetraining(Unlearner):
+    """The model that was retrained without the whole request and kept: one training for all cells.
+
+    Guarantee: exact.
+    Source: `Retrain`.
+    Cost: a whole training, as measured when it was done.
+    """
+
+    retrained: Callable[[], Trained]
+    request: Cost | None = field(default=None, init=False)
+
+    guarantee = Guarantee.EXACT
+
+    def prepare(self, state: TrainedState) -> None:
+        """Nothing to prepare."""
+
+    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+        """The kept model, whatever the request: a part of the whole has no training of its own."""
+        trained = self.retrained()
+        self.request = Cost(trained.seconds, None)
+        model = trained.state
+        return ForgetResult(model.e0, model.readout, model.graph, 0, {"train": trained.seconds})
+
+
+def _unlearnrec(epochs: int, readout: str = "sum0_masked") -> Callable[[MethodContext], Unlearner]:
+    """The published method: no correction, the published loss and learning rate."""
+
+    def make(context: MethodContext) -> Unlearner:
+        from service.evaluation.encoders import EncoderShelf, PretrainedUnlearnRec
+        from service.unlearning.encoder import EncoderConfig
+        from service.unlearning.pretraining import PretrainingConfig
+
+        options: dict[str, Any] = {"readout": readout}
+        config = PretrainingConfig(
+            mode="dislike",
+            steps=300,
+            learning_rate=1e-3,
+            correct=False,
+            judge_every=50,
+            seed=context.seed,
+            encoder=EncoderConfig(**options),
+        )
+        return PretrainedUnlearnRec(config, EncoderShelf(context.encoders, context.report), epochs=epochs)
+
+    return make
+
+
+def _expunge(mode: Mode) -> Callable[[MethodContext], Unlearner]:
+    """What the service ships."""
+
+    def make(context: MethodContext) -> Unlearner:
+        from service.evaluation.encoders import EncoderShelf, PretrainedUnlearnRec
+        from service.unlearning.pretraining import PretrainingConfig
+
+        config = PretrainingConfig(mode=mode, seed=context.seed)
+        return PretrainedUnlearnRec(config, EncoderShelf(context.encoders, context.report), context.training)
+
+    return make
+
+
+def _no_forgetting(context: MethodContext) -> Unlearner:
+    from service.unlearning.baselines import NoForgetting
+
+    return NoForgetting()
+
+
+def _graph_swap(amplification: float | None) -> Callable[[MethodContext], Unlearner]:
+    def make(context: MethodContext) -> Unlearner:
+        from service.unlearning.baselines import GraphSwap
+
+        return GraphSwap(amplification, context.seed)
+
+    return make
+
+
+def _popularity(context: MethodContext) -> Unlearner:
+    from service.unlearning.popularity import Popularity
+
+    return Popularity()
+
+
+def _ease(context: MethodContext) -> Unlearner:
+    from service.unlearning.ease import Ease
+
+    return Ease()
+
+
+def _sisa(context: MethodContext) -> Unlearner:
+    from service.unlearning.partition import SISA
+
+    return SISA(training=context.training, seed=context.other_seed)
+
+
+def _receraser(strategy: str) -> Callable[[MethodContext], Unlearner]:
+    def make(context: MethodContext) -> Unlearner:
+        from service.unlearning.partition import RecEraser
+
+        options: dict[str, Any] = {"strategy": strategy}
+        return RecEraser(training=context.training, seed=context.other_seed, **options)
+
+    return make
+
+
+def _grapheraser(method: str) -> Callable[[MethodContext], Unlearner]:
+    def make(context: MethodContext) -> Unlearner:
+        from service.unlearning.partition import GraphEraser
+
+        options: dict[str, Any] = {"method": method}
+        return GraphEraser(training=context.training, seed=context.other_seed, **options)
+
+    return make
+
+
+def _influence(name: str, **options: Any) -> Callable[[MethodContext], Unlearner]:
+    """A method of the influence family, by the name of its class."""
+
+    def make(context: MethodContext) -> Unlearner:
+        from importlib import import_module
+
+        family = import_module("service.unlearning.influence")
+        unlearner: Unlearner = getattr(family, name)(seed=context.seed, **options)
+        return unlearner
+
+    return make
+
+
+def _partition(make: Callable[[MethodContext], Unlearner]) -> Method:
+    # A result is many sub-models: it is no base that could be split again.
+    return Method(make, pace=Pace.TRAINING, stepwise=False)
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "retrain": Method(lambda context: KeptRetraining(context.retrained), pace=Pace.TRAINING, stepwise=False),
+    "none": Method(_no_forgetting),
+    "graph_swap": Method(_graph_swap(1.0)),
+    "amplified_swap": Method(_graph_swap(None)),
+    "popularity": Method(_popularity, reference=True, stepwise=False),
+    "ease_exact": Method(_ease, pace=Pace.MODERATE, reference=True, stepwise=False),
+    "sisa": _partition(_sisa),
+    "receraser": _partition(_receraser("inbp")),
+    "receraser_ubp": _partition(_receraser("ubp")),
+    "receraser_ibp": _partition(_receraser("ibp")),
+    "grapheraser": _partition(_grapheraser("bekm")),
+    "grapheraser_blpa": _partition(_grapheraser("blpa")),
+    **{name.lower(): Method(_influence(name), pace=Pace.MODERATE) for name in ("GIF", "CEU", "IFRU", "SCIF")},
+    "gif_cg": Method(_influence("GIF", solver="cg"), pace=Pace.MODERATE),
+    "gif_khop": Method(_influence("GIF", hops=1), pace=Pace.MODERATE),
+    "ceu_literal": Method(_influence("CEU", literal=True), pace=Pace.MODERATE),
+    **{f"unlearnrec_{k}": Method(_unlearnrec(k), "dislike", Pace.MODERATE if k else Pace.INSTANT) for k in range(4)},
+    "unlearnrec_0_sum0": Method(_unlearnrec(0, "sum0"), "dislike"),
+    "expunge": Method(_expunge("forget")),
+    "expunge_dislike": Method(_expunge("dislike"), "dislike"),
+}
+"""By name; a caller may add others."""
+
+REFERENCES: Final = frozenset(name for name, method in METHODS.items() if method.reference)
