@@ -30,15 +30,19 @@ def spread(stat: Stat, digits: int = 4) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Three significant digits, milliseconds below a second."""
+    """Three significant digits, milliseconds below a second, none below a tenth of one."""
     if value is None:
         return MISSING
+    if value < 1e-4:
+        return "< 0.1 ms"
     return f"{significant(value * 1000)} ms" if value < 1 else f"{significant(value)} s"
 
 
 def megabytes(value: float | None) -> str:
-    """Bytes as MB, three significant digits."""
-    return MISSING if value is None else f"{significant(value / 1e6)} MB"
+    """Bytes as MB, three significant digits, none below a tenth of one."""
+    if value is None:
+        return MISSING
+    return "< 0.1 MB" if value < 1e5 else f"{significant(value / 1e6)} MB"
 
 
 def percent(value: float | None, digits: int = 1) -> str:

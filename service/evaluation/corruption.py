@@ -146,8 +146,7 @@ def same_shape(graph: InteractionGraph, edges: Tensor, generator: Generator) -> 
             others = degree > 0
             others[rows] = False
             chosen = _some(torch.nonzero(others).flatten(), rows.numel(), generator)
-            found: Tensor = draw(chosen)
-            return found
+            return draw(chosen)
     return graph.edges[:, _some(torch.nonzero(~_asked(graph, edges)).flatten(), edges.shape[1], generator)]
 
 
@@ -192,7 +191,8 @@ def gate_rates(gate: Checks, cases: Iterable[Case]) -> dict[str, Any]:
 
 def _rows(state: TrainedState, request: Request) -> Tensor:
     users, items = request.edges.long()
-    return torch.unique(torch.cat((users, items + state.graph.n_users)))
+    rows: Tensor = torch.unique(torch.cat((users, items + state.graph.n_users)))
+    return rows
 
 
 def _with_rows(result: ForgetResult, rows: Tensor, values: Tensor, graph: InteractionGraph) -> ForgetResult:

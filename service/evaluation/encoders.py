@@ -15,7 +15,7 @@ import torch
 from service.evaluation.cost import Cost, measured
 from service.recommender.training import TrainingConfig
 from service.unlearning.encoder import InfluenceEncoder
-from service.unlearning.pretraining import Pretraining, PretrainingConfig, PretrainingReport
+from service.unlearning.pretraining import Pretraining, PretrainingConfig
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
 from service.unlearning.request import Request
 from service.unlearning.state import TrainedState
@@ -35,15 +35,16 @@ class EncoderShelf:
     report: Callable[[int, int], None] | None = None
 
     def get(
-        self, state: TrainedState, config: PretrainingConfig, training: TrainingConfig | None
+        self, state: TrainedState, config: PretrainingConfig, training: TrainingConfig | None = None
     ) -> tuple[InfluenceEncoder, Cost]:
         """The encoder of a base, and what its pre-training took when it was made.
 
         Args:
             state: the base.
-            config: of the pre-training.
-            training: of the base, for methods that train a shadow of it.
+            config: settings of the pre-training.
+            training: those of the base, for the shadow; an encoder without a correction has none.
         """
+        training = training if config.correct else None
         path = self.folder / f"encoder-{config.mode}-{config.seed}-{_digest(state, config, training)}.npz"
         if not path.exists():
             self._make(path, state, config, training)
@@ -56,18 +57,20 @@ class EncoderShelf:
     def _make(
         self, path: Path, state: TrainedState, config: PretrainingConfig, training: TrainingConfig | None
     ) -> None:
-        def told(report: PretrainingReport) -> None:
-            if self.report is not None:
-                self.report(report.step, report.steps)
-
-        run = lambda: Pretraining(state, config, training).run(told)  # noqa: E731
-        result, cost = measured(run, state.e0.device)
-        facts = json.dumps(asdict(cost) | {"encoder": result.encoder.facts()})
-        tensors = {name: tensor.numpy() for name, tensor in result.encoder.tensors().items()}
+        told = self.report
+        result, cost = measured(
+            lambda: Pretraining(state, config, training).run(
+                None if told is None else lambda report: told(report.step, report.steps)
+            ),
+            state.e0.device,
+        )
+        facts = asdict(cost) | {"encoder": result.encoder.facts()}
+        arrays = {name: tensor.numpy() for name, tensor in result.encoder.tensors().items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(f".{os.getpid()}.tmp")
         with aside.open("wb") as file:
-            np.savez(file, allow_pickle=False, facts=np.frombuffer(facts.encode(), dtype=np.uint8), **tensors)
+            content = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
+            np.savez(file, allow_pickle=False, facts=content, **arrays)
         aside.replace(path)
 
 
@@ -79,10 +82,13 @@ class PretrainedUnlearnRec(Unlearner):
     Source and cost: those of `UnlearnRec`.
 
     Args:
-        pretraining: of the encoder; its mode is the one that requests must have.
+        pretraining: of the encoder.
+        mode: the one that requests must have; default the encoder's. What an encoder without steps of its own has
+            learnt from a shadow serves both.
         shelf: where encoders are kept.
         training: of the base, for a shadow; None trains none.
         epochs: of fine-tuning.
+        training: settings of the base.
     """
 
     pretraining: PretrainingConfig

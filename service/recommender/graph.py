@@ -12,6 +12,10 @@ from torch import Tensor
 warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state", category=UserWarning)
 
 
+MOST = 0.9
+"""A graph that keeps at least so much of another shares its sparsity pattern: the zeros cost no more than they save."""
+
+
 class InteractionGraph:
     """A bipartite graph of users and items, immutable; nodes are users first, then items.
 
@@ -37,36 +41,34 @@ class InteractionGraph:
             if int(low.min()) < 0 or int(high[0]) >= n_users or int(high[1]) >= n_items:
                 msg = f"An edge points outside {n_users} users x {n_items} items."
                 raise ValueError(msg)
-        self.n_users = n_users
-        self.n_items = n_items
-        self._codes: Tensor = torch.unique(edges[0].long() * n_items + edges[1].long())
-        self._by_item: Tensor | None = None
+        codes: Tensor = torch.unique(edges[0].long() * n_items + edges[1].long())
+        self._set(n_users, n_items, codes.numel(), codes.device)
+        self._codes = codes
 
-    @classmethod
-    def _of(cls, n_users: int, n_items: int, codes: Tensor, by_item: Tensor | None) -> InteractionGraph:
-        graph = cls.__new__(cls)
-        graph.n_users, graph.n_items, graph._codes, graph._by_item = n_users, n_items, codes, by_item
-        return graph
+    def _set(self, n_users: int, n_items: int, n_edges: int, device: torch.device) -> None:
+        self.n_users, self.n_items, self.n_edges, self.device = n_users, n_items, n_edges, device
+        # Of a graph that is another one without some edges: that other one, and which of its edges stay. What the two
+        # share is then taken over when it is asked for.
+        self._whole: tuple[InteractionGraph, Tensor] | None = None
 
     @property
     def n_nodes(self) -> int:
         """Users and items together."""
         return self.n_users + self.n_items
 
-    @property
-    def n_edges(self) -> int:
-        """Number of interactions."""
-        return int(self._codes.numel())
-
-    @property
-    def device(self) -> torch.device:
-        """Where the graph's tensors live."""
-        device: torch.device = self._codes.device
-        return device
+    @cached_property
+    def _codes(self) -> Tensor:
+        """(m,) int64 user * n_items + item, ascending."""
+        assert self._whole is not None
+        whole, keep = self._whole
+        return whole._codes[keep]
 
     @cached_property
     def edges(self) -> Tensor:
         """(2, m) int32 user and item rows, sorted by (user, item)."""
+        if self._whole is not None:
+            whole, keep = self._whole
+            return whole.edges[:, keep]
         users = torch.div(self._codes, max(self.n_items, 1), rounding_mode="floor")
         return torch.stack((users, self._codes - users * self.n_items)).int()
 
@@ -85,24 +87,45 @@ class InteractionGraph:
         """(n_nodes,) int64 degrees, users first."""
         return torch.cat((self.user_degree, self.item_degree))
 
-    @property
+    @cached_property
     def by_item(self) -> Tensor:
         """(m,) int64 order of the edges by (item, user): the transpose without a second sort."""
-        if self._by_item is None:
-            self._by_item = torch.argsort(self.edges[1], stable=True)
-        return self._by_item
+        if self._whole is None:
+            return torch.argsort(self.edges[1], stable=True)
+        whole, keep = self._whole
+        renumber = torch.cumsum(keep, dim=0) - 1
+        return renumber[whole.by_item[keep[whole.by_item]]]
 
     @cached_property
     def adjacency(self) -> Tensor:
-        """S = D^-1/2 A D^-1/2, symmetric (methods.md section 0); 0^-1/2 := 0, no self-loops."""
-        users, items = self.edges[0], self.edges[1]
-        scale = self.degree.float().clamp(min=1).rsqrt()
-        weight = scale[users] * scale[self.n_users + items]  # (m,)
+        """S = D^-1/2 A D^-1/2, symmetric (methods.md section 0); 0^-1/2 := 0, no self-loops.
+
+        Of a graph without a few edges of another it keeps the other's sparsity pattern, with zeros: that is most of the
+        work.
+        """
+        if self._whole is not None:
+            whole, keep = self._whole
+            if whole._whole is None and self.n_edges >= MOST * whole.n_edges:
+                return whole._pattern(self.degree, keep)
         ends = torch.cumsum(self.degree, dim=0).int()
         crow = torch.cat((ends.new_zeros(1), ends))
-        columns = torch.cat((items + self.n_users, users[self.by_item]))
-        weights = torch.cat((weight, weight[self.by_item]))
+        columns = torch.cat((self.edges[1] + self.n_users, self.edges[0][self.by_item]))
+        weights = self._weights(self.degree, None)
         return torch.sparse_csr_tensor(crow, columns, weights, (self.n_nodes, self.n_nodes), check_invariants=False)
+
+    def _pattern(self, degree: Tensor, keep: Tensor) -> Tensor:
+        full, weights = self.adjacency, self._weights(degree, keep)
+        return torch.sparse_csr_tensor(
+            full.crow_indices(), full.col_indices(), weights, full.shape, check_invariants=False
+        )
+
+    def _weights(self, degree: Tensor, keep: Tensor | None) -> Tensor:
+        """(2 m,) entries of S in the order of its rows, by these degrees of the nodes."""
+        scale = degree.clamp(min=1).rsqrt().float()
+        weight = scale.index_select(0, self.edges[0]) * scale[self.n_users :].index_select(0, self.edges[1])  # (m,)
+        if keep is not None:
+            weight.mul_(keep)
+        return torch.cat((weight, weight.index_select(0, self.by_item)))
 
     def thinned(self, keep: Tensor) -> Tensor:
         """The adjacency of some of the edges, over the same sparsity pattern: what is left out is an explicit zero.
@@ -112,16 +135,12 @@ class InteractionGraph:
 
         Cost: O(m), no sort; a product costs what one with `adjacency` does.
         """
-        users, items = self.edges[0], self.edges[1]
-        kept = keep.float()
-        degree = torch.bincount(users, kept, self.n_users), torch.bincount(items, kept, self.n_items)
-        user_scale, item_scale = (side.clamp(min=1).rsqrt().float() for side in degree)
-        weight = user_scale[users] * item_scale[items] * kept
-        full = self.adjacency
-        weights = torch.cat((weight, weight[self.by_item]))
-        return torch.sparse_csr_tensor(
-            full.crow_indices(), full.col_indices(), weights, full.shape, check_invariants=False
+        kept = keep.double()
+        users, items = (
+            torch.bincount(self.edges[0], kept, self.n_users),
+            torch.bincount(self.edges[1], kept, self.n_items),
         )
+        return self._pattern(torch.cat((users, items)), keep)
 
     def find(self, edges: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of edges in this graph.
@@ -151,14 +170,27 @@ class InteractionGraph:
     def without(self, edges: Tensor) -> InteractionGraph:
         """The graph that remains when these edges are gone; edges that are not in it are passed over.
 
-        Cost: O(m + k log m), no sort of the remaining edges.
+        Cost: O(k log m + N), and one byte an edge; what else the new graph is asked for it derives from this one.
         """
         position, found = self.find(edges)
+        gone = torch.unique(position[found])
         keep = torch.ones(self.n_edges, dtype=torch.bool, device=self.device)
-        keep[position[found]] = False
-        renumber = torch.cumsum(keep, dim=0) - 1
-        by_item = renumber[self.by_item[keep[self.by_item]]]
-        return self._of(self.n_users, self.n_items, self._codes[keep], by_item)
+        keep[gone] = False
+        rest = InteractionGraph.__new__(InteractionGraph)
+        rest._set(self.n_users, self.n_items, self.n_edges - gone.numel(), self.device)
+        rest._whole = (self, keep)
+        users, items = self.edges[:, gone]
+        rest.user_degree = self.user_degree - torch.bincount(users, minlength=self.n_users)
+        rest.item_degree = self.item_degree - torch.bincount(items, minlength=self.n_items)
+        return rest
+
+    def compact(self) -> InteractionGraph:
+        """The same graph, sharing nothing with another: for one that lasts."""
+        if self._whole is None:
+            return self
+        graph = self.to(self.device)
+        graph.by_item = self.by_item
+        return graph
 
     def keeps(self, edges: Tensor) -> Tensor:
         """(k,) bool: which of the (2, k) pairs have a user and an item that still hold an interaction each."""
@@ -178,5 +210,8 @@ class InteractionGraph:
 
     def to(self, device: torch.device | str) -> InteractionGraph:
         """The same graph on another device."""
-        by_item = None if self._by_item is None else self._by_item.to(device)
-        return self._of(self.n_users, self.n_items, self._codes.to(device), by_item)
+        graph = InteractionGraph.__new__(InteractionGraph)
+        codes = self._codes.to(device)
+        graph._set(self.n_users, self.n_items, self.n_edges, codes.device)
+        graph._codes = codes
+        return graph

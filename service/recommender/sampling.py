@@ -67,7 +67,7 @@ def split_validation(graph: InteractionGraph, share: float, seed: int) -> tuple[
         occurrence(candidates[1]) < graph.item_degree[candidates[1].long()] - 1
     )
     validation = candidates[:, spare]
-    return graph.without(validation), validation.contiguous()
+    return graph.without(validation).compact(), validation.contiguous()
 
 
 def occurrence(values: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ class Corrector:
         if mode == "forget":
             return forgotten
         deep = forgotten - DISLIKE_DEPTH * self.calibration.spread
-        return torch.maximum(deep, self.calibration.floors(self.state, edges))
+        return torch.maximum(deep, self.calibration.floors(self.state, edges)).minimum(forgotten)
 
     def change(self, swapped: Tensor, remaining: InteractionGraph, request: Request, modes: tuple[Mode, ...]) -> Tensor:
         """(n_nodes, d) what to add to the swapped readout so that the pairs of these modes meet their aims.

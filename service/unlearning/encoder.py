@@ -39,8 +39,8 @@ class InfluenceEncoder:
     """E0~ = E0 + MLP(Hbar - kappa Ewbar), equations (15)-(18) of UnlearnRec (SIGIR 2025).
 
     Parameters: `h0` (n_nodes, d) starts at 0; `weight` (n_nodes, 1), W_eta; `mlp`: two square matrices and biases that
-    start as the identity, frozen in pre-training and trained in fine-tuning. `expectation` is what the correction of
-    mode `forget` aims at; None falls back on quantiles.
+    start as the identity, frozen in pre-training and trained in fine-tuning. `expectation` is what the correction
+    aims at; None falls back on quantiles.
 
     Guarantee: approximate.
     Cost: O(layers m d + |V_D| d^2) for a request of m edges that touches the nodes V_D.

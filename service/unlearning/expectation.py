@@ -142,7 +142,14 @@ class Expectation:
 
     def __call__(self, features: Tensor) -> Tensor:
         """(m, k) features -> (m,) scores."""
-        return _terms((features - self.mean) / self.scale) @ self.weight
+        standardised = ((features - self.mean) / self.scale).clamp(-CLIP, CLIP)
+        k = standardised.shape[1]
+        square = standardised.new_zeros(k, k)
+        first, second = torch.triu_indices(k, k, device=square.device)
+        square[first, second] = self.weight[k + 1 :]
+        return (
+            self.weight[0] + standardised @ self.weight[1 : k + 1] + ((standardised @ square) * standardised).sum(dim=1)
+        )
 
     def shifted(self, by: float) -> Expectation:
         """The same, every score higher by this much."""

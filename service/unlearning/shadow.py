@@ -75,13 +75,20 @@ class Shadow:
         return cls(edges, scores, time.perf_counter() - started)
 
 
-def learn_expectation(state: TrainedState, shadow: Shadow, calibration: Calibration | None = None) -> Expectation:
+def learn_expectation(
+    state: TrainedState, shadow: Shadow, calibration: Calibration | None = None
+) -> Expectation | None:
     """How the base's own features of a pair tell what a model that never saw it scores.
 
     A regression predicts means, so what it predicts is spread less than what it has seen; where scores are skewed, the
     same mean then stands at another place among the held-out scores. So the whole correction is tried on the shadow's
     own pairs, and the level is set at which their rank among held-out scores is the one that they have in the shadow.
+
+    Returns:
+        None where the shadow has no pair to show, as each that it does without was the last of its row.
     """
+    if not shadow.edges.shape[1]:
+        return None
     with torch.no_grad():
         remaining = state.graph.without(shadow.edges)
         swapped = swap_graph(state, remaining)
@@ -97,7 +104,7 @@ def learn_expectation(state: TrainedState, shadow: Shadow, calibration: Calibrat
 
 def _shift_to(wanted: float, scores: Tensor, held_out: Tensor) -> float:
     """What to add to scores so that they stand above held-out ones with this probability."""
-    reach = float(held_out.std())
+    reach = float(held_out.std(correction=0))
     low, high = -reach, reach
     for _ in range(_ROUNDS):
         middle = (low + high) / 2
@@ -109,7 +116,7 @@ def _on_scale_of(state: TrainedState, readout: Tensor, scores: Tensor) -> Tensor
     # Two trainings differ in the level and the spread of all their scores; only the rest is about the pairs.
     held = state.validation.long()
     own, wanted = _scores(state, readout, held), _scores(state, state.readout, held)
-    spread = wanted.std().clamp(min=1e-6) / own.std().clamp(min=1e-6)
+    spread = wanted.std(correction=0).clamp(min=1e-6) / own.std(correction=0).clamp(min=1e-6)
     return (scores - own.mean()) * spread + wanted.mean()
 
 

@@ -49,6 +49,10 @@ def trained_blocks(epochs: int = 12, seed: int = 0) -> TrainedState:
     return TrainedState(graph, validation, result.e0, backbone)
 
 
+TASTES = TrainingConfig(embedding_size=16, batch_size=1024, learning_rate=2e-2, epochs=20, patience=20)
+TASTES_BACKBONE = LightGCN(layers=2, readout="sum", weight_decay=1e-2)
+
+
 def tastes(n_users: int = 300, n_items: int = 150, seed: int = 0) -> InteractionGraph:
     """Low-rank tastes and popularity: 8 to 40 items a user, drawn by Gumbel's trick. More like people than `blocks`."""
     generator = torch.Generator().manual_seed(seed)
@@ -61,6 +65,13 @@ def tastes(n_users: int = 300, n_items: int = 150, seed: int = 0) -> Interaction
     liked = torch.arange(n_items)[None, :] < count[:, None]
     rows = torch.arange(n_users)[:, None].expand(-1, n_items)
     return InteractionGraph(n_users, n_items, torch.stack((rows[liked], ranked[liked])))
+
+
+def trained_tastes(seed: int = 0) -> TrainedState:
+    """A base of `TASTES`, trained on `tastes`: large enough to measure how forgetting shows."""
+    graph, validation = split_validation(tastes(seed=seed), 0.1, seed=0)
+    e0 = Training(TASTES_BACKBONE, graph, validation, TASTES, torch.device("cpu")).run().e0
+    return TrainedState(graph, validation, e0, TASTES_BACKBONE)
 
 
 def random_state(n_users: int = 12, n_items: int = 9, n_edges: int = 40, size: int = 4, seed: int = 0) -> TrainedState:

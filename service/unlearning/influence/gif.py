@@ -13,7 +13,7 @@ from service.unlearning.influence.solvers import SolverReport, conjugate_gradien
 from service.unlearning.request import Request
 from service.unlearning.state import TrainedState
 
-_MARGIN = 1.1  # a power iteration nears lambda_max from below
+_MARGIN = 1.1  # a power iteration nears an eigenvalue from within the spectrum
 
 
 @dataclass
@@ -23,11 +23,12 @@ class GIF(NewtonStep):
     The published solver is a Neumann series of fixed length over the full Hessian: directions of curvature far below
     lambda_max / iterations are hardly moved, so it forgets little. `cg` solves the Gauss-Newton system instead.
     Where the paper's code takes the loss of nodes around the request, the whole difference is taken: it is exact, and
-    cheaper than enumerating neighbourhoods that cover nearly everything.
+    cheaper than enumerating neighbourhoods that cover nearly everything. A series over a Hessian that is clearly
+    indefinite (a base far from its optimum) would diverge: then c is raised to 1.1 |lambda_min|, and `report` says so.
 
     Guarantee: approximate.
     Source: GIF, equations (10)-(14) with its code; methods.md sections 3.2, 10.2, 10.3. SSL terms: off.
-    Cost: O((T + 3) L M d) time for T iterations, O(N d + |T|) memory; preparing, 24 products with the Hessian.
+    Cost: O((T + 3) L M d) time for T iterations, O(N d + |T|) memory; preparing, 44 products with the Hessian.
 
     Args:
         solver: `neumann` over the full Hessian, scale from a power iteration, or `cg` over the Gauss-Newton matrix.
@@ -43,13 +44,14 @@ class GIF(NewtonStep):
             return prepared
         curvature = Curvature(prepared.objective, state.e0, gauss_newton=False)
         largest = power_iteration(curvature.product, state.e0, seed=self.seed)
-        return replace(prepared, curvature=curvature, largest=largest)
+        bottom = power_iteration(lambda x: largest * x - curvature.product(x), state.e0, seed=self.seed)
+        return replace(prepared, curvature=curvature, largest=largest, lowest=min(largest - bottom, 0.0))
 
     def _rows(self, state: TrainedState, request: Request) -> Tensor | None:
         return None if self.hops is None else within(state.graph, touched(state, request), self.hops)
 
     def _solve(self, prepared: Prepared, right: Tensor, rows: Tensor | None) -> tuple[Tensor, SolverReport, float]:
-        damping = self.damping * prepared.mean_diagonal
+        damping = max(self.damping * prepared.mean_diagonal, -_MARGIN * prepared.lowest)
         product = DampedProduct(prepared.curvature, damping)
         if self.solver == "cg":
             step, report = conjugate_gradient(product, right, self.iterations, self.tolerance)

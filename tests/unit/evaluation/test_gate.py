@@ -6,9 +6,9 @@ import torch
 from service.evaluation.adversarial import adversarial_edges
 from service.evaluation.gate import Gate, GateThresholds
 from service.evaluation.membership import MembershipProbe
-from service.unlearning.ranks import auc
 from service.unlearning.pretraining import Pretraining, PretrainingConfig
 from service.unlearning.protocol import ForgetResult
+from service.unlearning.ranks import auc
 from service.unlearning.request import Request
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import UnlearnRec

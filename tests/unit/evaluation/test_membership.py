@@ -7,7 +7,7 @@ from torch import Tensor
 from service.evaluation.membership import MatchedProbe, MembershipProbe, degree_bins, matched_auc
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
-from service.unlearning.judging import auc
+from service.unlearning.ranks import auc
 from tests.unit.learning import blocks
 
 
@@ -69,7 +69,7 @@ def test_a_score_that_knows_degrees_only_is_not_held_against_a_model() -> None:
     matched, _ = matched_auc(scores[erased[1]], scores[heldout[1]], *bins)
 
     assert auc(scores[erased[1]], scores[heldout[1]]) > 0.6
-    assert matched == pytest.approx(0.5, abs=0.04)
+    assert matched == pytest.approx(0.5, abs=0.05)
 
 
 def test_bins_hold_a_heldout_pair_each() -> None:
@@ -89,14 +89,15 @@ def test_bins_hold_a_heldout_pair_each() -> None:
 def test_matched_figures_by_hand() -> None:
     """p is a mean sigmoid, and readouts may be of any width."""
     graph = blocks()
-    probe = MembershipProbe.of(graph, graph.edges[:, :40], graph.edges[:, 40:140])
-    matched = MatchedProbe.of(probe, graph.without(graph.edges[:, :140]))
+    probe = MembershipProbe.of(graph, graph.edges[:, ::10], graph.edges[:, 1::10])
+    remaining = graph.without(torch.cat((probe.erased, probe.heldout), dim=1))
+    matched = MatchedProbe.of(probe, remaining)
     for width in (1, 7):
         readout = torch.randn(200, width, generator=torch.Generator().manual_seed(width))
 
         figures = matched.measure(readout, 2 * readout)
 
-        users, items = graph.edges[:, 140:].long()
+        users, items = remaining.edges.long()
         kept = pair_scores(readout, 120, users, items)
         erased = pair_scores(readout, 120, probe.erased[0], probe.erased[1])
         assert figures.p_kept == pytest.approx(float(kept.double().sigmoid().mean()))

@@ -1,6 +1,5 @@
 import math
 
-import pytest
 import torch
 from torch import Tensor
 
@@ -139,7 +138,6 @@ def test_a_pair_unlike_all_others_is_treated_like_the_nearest() -> None:
     assert not torch.allclose(expectation(edge[None]), expectation(expectation.mean[None]), rtol=0.1)
 
 
-@pytest.mark.P2
 def test_it_survives_being_stored() -> None:
     """Three small tensors, bit for bit; None where nothing was stored."""
     expectation = Expectation.fit(*_quadratic(400, seed=0))

@@ -5,6 +5,7 @@ import torch
 
 from service.recommender.losses import pair_scores
 from service.unlearning.encoder import EncoderConfig, InfluenceEncoder
+from service.unlearning.expectation import FEATURES, Expectation
 from service.unlearning.idm import InfluenceDependencyMatrix
 from service.unlearning.pretraining import Pretraining, PretrainingConfig
 from service.unlearning.request import Request
@@ -228,6 +229,59 @@ def test_an_encoder_survives_being_stored(state: TrainedState, forget: Influence
     idm = InfluenceDependencyMatrix(state.graph, _some(state))
 
     assert torch.equal(again.shift(idm, state.readout), forget.shift(idm, state.readout))
+
+
+@pytest.mark.parametrize("amplification", [3.2, 1.0])
+def test_an_encoder_of_an_older_version_still_forgets(state: TrainedState, amplification: float) -> None:
+    """It named an amplification and stored no expectation: it is corrected by quantiles, or, with 1, not at all."""
+    old = _random_encoder(state)
+    facts = {key: value for key, value in old.facts().items() if key != "correct"} | {"amplification": amplification}
+    request = Request.of(state, forget=_some(state))
+
+    encoder = InfluenceEncoder.from_tensors(facts, old.tensors())
+
+    assert encoder.expectation is None
+    assert encoder.config.correct == (amplification != 1.0)
+    expected = InfluenceEncoder(replace(old.config, correct=amplification != 1.0), old.h0, old.weight, old.mlp)
+    first, second = (UnlearnRec({"forget": each}).forget(state, request) for each in (encoder, expected))
+    plain = UnlearnRec({"forget": old}).forget(state, request)
+    assert torch.isfinite(first.readout).all()
+    assert torch.equal(first.readout, second.readout)
+    assert torch.equal(first.readout, plain.readout) == (amplification == 1.0)
+
+
+def test_both_modes_share_what_one_of_them_has_learnt(state: TrainedState) -> None:
+    """An encoder without an expectation beside one that has it."""
+    weight = torch.zeros(1 + len(FEATURES) + len(FEATURES) * (len(FEATURES) + 1) // 2)
+    weight[0] = -3.0
+    learnt = Expectation(torch.zeros(len(FEATURES)), torch.ones(len(FEATURES)), weight)
+    knowing, plain = (_random_encoder(state, correct=True) for _ in range(2))
+    knowing.expectation = learnt
+    method = UnlearnRec({"forget": plain, "dislike": knowing})
+
+    method.prepare(state)
+
+    assert method._prepared is not None
+    assert method._prepared[1].expectation is learnt
+
+
+def test_fine_tuning_aims_where_the_correction_does(state: TrainedState) -> None:
+    """Else the epochs would pull the pairs back to the quantiles."""
+    weight = torch.zeros(1 + len(FEATURES) + len(FEATURES) * (len(FEATURES) + 1) // 2)
+    encoders = []
+    for level in (-3.0, 3.0):
+        learnt = Expectation(torch.zeros(len(FEATURES)), torch.ones(len(FEATURES)), weight.clone())
+        learnt.weight[0] = level
+        encoder = InfluenceEncoder.fresh(EncoderConfig(init_weight=0.0), (state.graph.n_nodes, 16), torch.device("cpu"))
+        encoder.expectation = learnt
+        encoders.append(encoder)
+    request = Request.of(state, forget=_some(state))
+
+    low, high = (UnlearnRec({"forget": each}, epochs=2).forget(state, request).readout for each in encoders)
+
+    users, items = request.forget.long()
+    scores = [pair_scores(readout, state.graph.n_users, users, items).mean() for readout in (low, high)]
+    assert scores[0] < scores[1]
 
 
 def test_a_base_survives_being_stored(state: TrainedState) -> None:
