@@ -16,7 +16,7 @@ from benchmarks import tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/figures.md", "docs/learning.md")
+PAGES = ("README.md", "docs/figures.md", "docs/learning.md", "docs/gate.md")
 COMMAND = "make benchmark"
 
 Figures = Mapping[str, Mapping[str, Any]]

@@ -27,7 +27,23 @@ def blocks() -> dict[str, str]:
         "adversarial": models(_cell("adversarial")),
         "genuine": models(_cell("genuine")),
         "encoders": encoders(),
+        "gate-ml-100k": gate(_cell("gate-ml-100k")),
+        "gate-ml-1m": gate(_cell("gate-ml-1m")),
     }
+
+
+def gate(cell: Mapping[str, Any] | None) -> str:
+    """Share of good versions held back, and of each kind of spoilt ones passed, by the shape of the request."""
+    if cell is None:
+        return MISSING
+    spoilt = [name for name in next(iter(cell["requests"].values())) if name != "good"]
+    rows = [
+        [shape, f"{1 - made['good']['passed']:.0%}", *(f"{made[name]['passed']:.0%}" for name in spoilt)]
+        for shape, made in cell["requests"].items()
+    ]
+    limits = ", ".join(f"{name} {value:g}" for name, value in cell["thresholds"].items())
+    head = ("request", "good, held back", *(f"{name.replace('_', ' ')}, passed" for name in spoilt))
+    return f"{_table(head, rows)}\n\n{cell['draws']} requests of each shape. Thresholds: {limits}."
 
 
 def recipes() -> str:

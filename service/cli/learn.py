@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Readout(StrEnum):
-    """How LightGCN puts its layers together; it sets the scale of the scores."""
+    """How a backbone puts its layers together; it sets the scale of the scores."""
 
     MEAN = "mean"
     SUM = "sum"
@@ -37,7 +38,7 @@ PUBLISHED: dict[str, Any] = {"correct": False, "steps": 300, "learning_rate": 1e
 
 # What is left out stays as the learning packages have it; reading their defaults here would import torch.
 Dimension = Annotated[int | None, typer.Option("--dimension", min=1, help="Width of the embeddings.")]
-Layers = Annotated[int | None, typer.Option("--layers", min=0, help="Layers of LightGCN.")]
+Layers = Annotated[int | None, typer.Option("--layers", min=0, help="Layers of propagation.")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", min=2, help="Interactions in a step.")]
 Rate = Annotated[float | None, typer.Option("--learning-rate", min=1e-9, help="Step size of Adam.")]
 FinalRate = Annotated[float | None, typer.Option("--final-learning-rate", help="Step size in the last epoch.")]
@@ -48,6 +49,12 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything tha
 
 def train(
     context: typer.Context,
+    backbone: Annotated[
+        str, typer.Option("--backbone", help="lightgcn, sgl, simgcl, or one that a package of yours offers.")
+    ] = "lightgcn",
+    option: Annotated[
+        list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="Another option of the backbone.")
+    ] = None,
     dimension: Dimension = None,
     layers: Layers = None,
     readout: Annotated[Readout | None, typer.Option("--readout", help="Mean or sum over the layers.")] = None,
@@ -65,7 +72,7 @@ def train(
 
     The first base serves at once. A training that was interrupted is taken up where it stopped.
     """
-    from service.recommender.backbones import LightGCN
+    from service.recommender.backbones import make_backbone
     from service.recommender.training import TrainingConfig
     from service.worker.training import Recipe, train_base
 
@@ -77,8 +84,12 @@ def train(
         "epochs": epochs,
         "patience": patience,
     }
-    backbone = {"layers": layers, "readout": readout and readout.value, "weight_decay": weight_decay}
-    recipe = Recipe(LightGCN(**_given(backbone)), TrainingConfig(seed=seed, **_given(config)))
+    options = {"layers": layers, "readout": readout and readout.value, "weight_decay": weight_decay}
+    try:
+        chosen = make_backbone({"name": backbone, **_given(options), **_parsed(option)})
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    recipe = Recipe(chosen, TrainingConfig(seed=seed, **_given(config)))
     settings, most = settings_of(context), recipe.training.epochs
     with open_home(settings, upgrade=True) as home, Terminal().step("Training", "epochs", most) as progress:
         base = train_base(home.database, home.store, settings, recipe, epochs_told(progress), go_live=go_live)
@@ -114,6 +125,20 @@ def pretrain(
     with open_home(settings, upgrade=True) as home, Terminal().step("Pre-training", "steps") as progress:
         encoder = workshop.pretrain(home.database, home.store, settings, recipe, steps_told(progress), base=base)
     tell(json_file, _encoder_document(encoder, mode), _encoder_text(encoder, mode))
+
+
+def _parsed(options: list[str] | None) -> dict[str, Any]:
+    """`name=value`, the value as JSON where it is some, else as text."""
+    parsed: dict[str, Any] = {}
+    for each in options or ():
+        name, separator, value = each.partition("=")
+        if not separator or not name:
+            raise typer.BadParameter(f"{each!r} is no NAME=VALUE.")
+        try:
+            parsed[name] = json.loads(value)
+        except ValueError:
+            parsed[name] = value
+    return parsed
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -88,10 +88,20 @@ class Gate:
         """
         with torch.no_grad():
             figures = self._quality(request or batch, result) | self._drift(result) | self._batch(batch, result)
-        reasons = self._reasons(figures)
+        reasons = (*self._books(request or batch, result), *self._reasons(figures))
         if not bool(torch.isfinite(result.readout).all()):
             reasons = ("the candidate holds values that are not finite", *reasons)
         return GateReport(not reasons, {name: value for name, value in figures.items() if isfinite(value)}, reasons)
+
+    def _books(self, request: Request, result: ForgetResult) -> tuple[str, ...]:
+        """What holds of a candidate whatever was measured."""
+        reasons = []
+        if bool(result.graph.contains(request.edges).any()):
+            reasons.append("the candidate's graph still holds erased interactions")
+        alone = result.graph.degree == 0
+        if bool(result.readout[alone].any()):
+            reasons.append("rows without an interaction still hold values")
+        return tuple(reasons)
 
     def _quality(self, request: Request, result: ForgetResult) -> dict[str, float]:
         # Both are measured on the same pairs: an erased pair, or one of a reset row, can be looked for in neither; and

@@ -80,7 +80,8 @@ class Corrector:
                 aims.append(self.aims(swapped, remaining, edges, mode, revoked))
         edges, wanted = torch.cat(pairs, dim=1), torch.cat(aims)
         # A mean over both modes would say nothing of either.
-        return self.meet(swapped, remaining, edges, wanted, stretch="dislike" not in modes)
+        stretch = "dislike" not in modes or not request.dislike.shape[1]
+        return self.meet(swapped, remaining, edges, wanted, stretch=stretch)
 
     def meet(
         self, swapped: Tensor, remaining: InteractionGraph, edges: Tensor, aims: Tensor, *, stretch: bool = True

@@ -7,8 +7,14 @@ import torch
 from torch import Generator, Tensor
 
 from service.recommender.graph import InteractionGraph
+from service.recommender.losses import pair_scores
 from service.recommender.sampling import occurrence
 
+Shape = Callable[[InteractionGraph, Generator], Tensor]
+"""Draws a (2, m) request from a graph."""
+
+UNLIKELY_SHARE = 0.01  # of all interactions: the most that one `unlikely` simulation asks for
+CHUNK = 65_536  # interactions scored at once
 SINGLES = 64  # pairs of a `single` or `ten` simulation that are measured together; see `single_pairs`
 
 
@@ -43,7 +49,7 @@ def whole_items(graph: InteractionGraph, generator: Generator) -> Tensor:
     return graph.edges_of_items(_rows(rare, 4, generator))
 
 
-def share_of_pairs(share: float) -> Callable[[InteractionGraph, Generator], Tensor]:
+def share_of_pairs(share: float) -> Shape:
     """A uniformly random share of all interactions, in (0, 1)."""
 
     def draw(graph: InteractionGraph, generator: Generator) -> Tensor:
@@ -53,7 +59,29 @@ def share_of_pairs(share: float) -> Callable[[InteractionGraph, Generator], Tens
     return draw
 
 
-SHAPES: Final[dict[str, Callable[[InteractionGraph, Generator], Tensor]]] = {
+def unlikely_pairs(readout: Tensor, graph: InteractionGraph) -> Shape:
+    """A shape like an adversarial request: of each user and each item the interaction that the base scores lowest.
+
+    They stand in for what a person does not stand by: a loss that drives scores down without end forgets random
+    interactions only at the price of quality, as those are mostly meant.
+
+    Args:
+        readout: (n_nodes, d) of the base.
+        graph: of the base. Both are looked at once, here: O(n_edges d).
+
+    Returns:
+        A shape that draws at random from those interactions, at most 1 % of all.
+    """
+    pairs = graph.edges[:, _lowest_of_a_row(readout, graph)]
+
+    def draw(graph: InteractionGraph, generator: Generator) -> Tensor:
+        size = max(round(UNLIKELY_SHARE * graph.n_edges), 1)
+        return pairs[:, torch.randperm(pairs.shape[1], generator=generator, device=pairs.device)[:size]]
+
+    return draw
+
+
+SHAPES: Final[dict[str, Shape]] = {
     "single": single_pairs,
     "ten": ten_pairs,
     "user": whole_users,
@@ -66,9 +94,26 @@ SHAPES: Final[dict[str, Callable[[InteractionGraph, Generator], Tensor]]] = {
 """The shapes on which an encoder is trained and judged, by name."""
 
 
-def simulate(shape: str, graph: InteractionGraph, generator: Generator) -> Tensor:
-    """A (2, m) request of this shape, sorted and unique; m may be 0 where the graph has no such pairs."""
-    return graph.common(SHAPES[shape](graph, generator))
+def simulate(shape: str | Shape, graph: InteractionGraph, generator: Generator) -> Tensor:
+    """A (2, m) request of this shape, sorted and unique; m may be 0 where the graph has no such pairs.
+
+    Args:
+        shape: one of `SHAPES`, or another one.
+        graph: to draw from.
+        generator: on the graph's device.
+    """
+    return graph.common((SHAPES[shape] if isinstance(shape, str) else shape)(graph, generator))
+
+
+def _lowest_of_a_row(readout: Tensor, graph: InteractionGraph) -> Tensor:
+    """(n_edges,) bool: whether no interaction of the same user, or none of the same item, scores lower."""
+    parts = torch.split(graph.edges.long(), CHUNK, dim=1)
+    scores = torch.cat([pair_scores(readout, graph.n_users, users, items) for users, items in parts])
+    chosen = torch.zeros_like(scores, dtype=torch.bool)
+    for rows, count in zip(graph.edges.long(), (graph.n_users, graph.n_items), strict=True):
+        lowest = torch.full((count,), torch.inf, device=scores.device).scatter_reduce(0, rows, scores, "amin")
+        chosen |= scores <= lowest[rows]
+    return chosen
 
 
 def _rows(eligible: Tensor, count: int, generator: Generator) -> Tensor:

@@ -28,8 +28,8 @@ class SGL:
     weight_decay: float = 1e-2
     drop: float = 0.1
     """Share rho of the edges that a view misses, in [0, 1)."""
-    contrast_weight: float = 0.1
-    """lambda of the contrast."""
+    contrast_weight: float = 0.02
+    """lambda of the contrast. On ML-1M's validation part .02 did better than .1 (which overfits after two epochs)."""
     temperature: float = 0.2
     """tau of the contrast, > 0."""
     contrast_nodes: int = 2048

@@ -39,8 +39,8 @@ class SCIF(Unlearner):
     samples, 1 / (1 + k_neg), so g_u = -(1 - 1 / (1 + k_neg)) sum_i ebar_i. With items and propagation frozen, the
     Hessian falls into one block a user, H_u = sum_t sig(y) sig(-y) ebar_t ebar_t^T + (weight_decay's and c's diagonal)
     over the user's positives and negatives, which is solved directly. As in the one implementation at hand the step of
-    the readout's row is taken by the layer-0 row. Items and neighbours stay: on ML-1M the users' scores fall
-    as a whole, far more than retraining would have it.
+    the readout's row is taken by the layer-0 row. Items and neighbours stay. On ML-1M all
+    scores of those users fall (1 % of the edges: revoked pairs by 2.1, kept ones by .95), Recall@20 from .236 to .206.
     Both modes are treated alike. The contrast of SGL and SimGCL is left out (ssl=off).
 
     Guarantee: approximate.

@@ -5,6 +5,7 @@ Source: methods.md sections 3.2 and 10.2.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -140,6 +141,8 @@ def power_iteration(product: Product, like: Tensor, iterations: int = 20, seed: 
 
 def capped(step: Tensor, e0: Tensor, radius: float) -> tuple[Tensor, float]:
     """Row v of a step, (n, d), shortened to radius |E0_v| where it is longer, and the share of moved rows that were."""
+    if math.isinf(radius):  # times a zero row it would not be a number
+        return step, 0.0
     length = step.norm(dim=1)
     allowed = radius * e0.norm(dim=1)
     factor = (allowed / length.clamp(min=1e-30)).clamp(max=1)

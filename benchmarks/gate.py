@@ -1,0 +1,146 @@
+"""How often the gate passes a bad version and holds a good one back, by the shape of the request.
+
+    EXPUNGE_DATA_DIR=... python -m benchmarks.gate
+
+Good versions are what the service makes of simulated requests; bad ones are the same, spoilt on purpose
+(`service/evaluation/corruption.py`). Requests are drawn from the training edges by seed; the test part is not looked
+at. The thresholds were set on the draws of `ml-100k` and are only measured on `ml-1m`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import quantiles
+from typing import Any, Final
+
+import torch
+from torch import Generator, Tensor
+
+from benchmarks.cells import ROOT, cell, data_dir
+from benchmarks.methods import METHODS as benchmark_methods
+from service.evaluation.corruption import Case, corruptions
+from service.evaluation.encoders import EncoderShelf
+from service.evaluation.gate import Gate
+from service.evaluation.grid import Grid
+from service.evaluation.methods import METHODS
+from service.evaluation.protocols import Split
+from service.evaluation.trained import Shelf
+from service.interactions.readers import read_dataset
+from service.recommender.graph import InteractionGraph
+from service.unlearning.pretraining import PretrainingConfig
+from service.unlearning.request import Request
+from service.unlearning.simulation import share_of_pairs
+from service.unlearning.state import TrainedState
+from service.unlearning.unlearnrec import UnlearnRec
+
+MODELS: Final = ROOT / ".cache" / "evaluation" / "models"
+GRIDS: Final = {"ml-100k": "smoke", "ml-1m": "main"}
+DRAWS: Final = 12
+SEED: Final = 4_242
+FIGURES: Final = ("forget_residual", "quality_ratio", "drift")
+
+Draw = Callable[[InteractionGraph, Generator], Tensor]
+
+
+def _pairs(count: int) -> Draw:
+    def draw(graph: InteractionGraph, generator: Generator) -> Tensor:
+        return graph.edges[:, torch.randperm(graph.n_edges, generator=generator)[:count]]
+
+    return draw
+
+
+def _of_one_user(graph: InteractionGraph, generator: Generator) -> Tensor:
+    edges = graph.edges_of_users(_one(graph.user_degree >= 20, generator))
+    return edges[:, torch.randperm(edges.shape[1], generator=generator)[:10]]
+
+
+def _user(graph: InteractionGraph, generator: Generator) -> Tensor:
+    return graph.edges_of_users(_one(graph.user_degree > 0, generator))
+
+
+def _item(graph: InteractionGraph, generator: Generator) -> Tensor:
+    return graph.edges_of_items(_one(graph.item_degree > 0, generator))
+
+
+def _one(eligible: Tensor, generator: Generator) -> Tensor:
+    rows = torch.nonzero(eligible).flatten()
+    return rows[torch.randint(rows.numel(), (1,), generator=generator)]
+
+
+REQUESTS: Final[dict[str, Draw]] = {
+    "one pair": _pairs(1),
+    "ten pairs": _pairs(10),
+    "ten of one user": _of_one_user,
+    "a whole user": _user,
+    "a whole item": _item,
+    "0.1 % of the pairs": share_of_pairs(0.001),
+    "1 %": share_of_pairs(0.01),
+    "2 %": share_of_pairs(0.02),
+}
+
+
+def base(dataset: str) -> tuple[TrainedState, UnlearnRec]:
+    """The base of the experiment (`benchmarks/grids`), and the method that the service ships, prepared for it."""
+    grid = Grid.read(ROOT / "benchmarks" / "grids" / f"{GRIDS[dataset]}.toml", METHODS | benchmark_methods)
+    recipe = grid.recipe(dataset, "lightgcn")
+    split = Split.of(read_dataset(data_dir() / dataset))
+    state = Shelf(MODELS).clean(split, recipe.backbone, recipe.training).state
+    encoder, _ = EncoderShelf(MODELS / "encoders").get(state, PretrainingConfig(), recipe.training)
+    method = UnlearnRec({"forget": encoder})
+    method.prepare(state)
+    return state, method
+
+
+def cases(state: TrainedState, method: UnlearnRec, draw: Draw, generator: Generator) -> Iterator[Case]:
+    """One request: the version that the service makes of it, and every way to spoil it."""
+    request = Request.of(state, forget=state.graph.common(draw(state.graph, generator)))
+    good = method.forget(state, request)
+    yield Case(request, good)
+    for name, corrupt in corruptions(method).items():
+        yield Case(request, corrupt(state, request, good, generator), name)
+
+
+def measure(dataset: str) -> dict[str, Any]:
+    """Share of versions that the gate passes, by request and by how they were made, and the figures behind it."""
+    state, method = base(dataset)
+    gate = Gate(state)
+    shapes: dict[str, Any] = {}
+    for shape, draw in REQUESTS.items():
+        generator = Generator().manual_seed(SEED)
+        passed: dict[str, list[bool]] = defaultdict(list)
+        figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for _ in range(DRAWS):
+            for case in cases(state, method, draw, generator):
+                report = gate.check(case.request, case.result)
+                name = case.corruption or "good"
+                passed[name].append(report.passed)
+                for figure in FIGURES:
+                    if figure in report.figures:
+                        figures[name][figure].append(report.figures[figure])
+        shapes[shape] = {
+            name: {
+                "n": len(outcomes),
+                "passed": sum(outcomes) / len(outcomes),
+                "figures": {figure: _spread(values) for figure, values in figures[name].items()},
+            }
+            for name, outcomes in passed.items()
+        }
+        held = 1 - shapes[shape]["good"]["passed"]
+        print(f"  {dataset}, {shape}: {held:.0%} of the good held back", flush=True)
+    return {"thresholds": gate.thresholds.__dict__, "draws": DRAWS, "requests": shapes}
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    """Median, tenth and ninetieth percentile."""
+    if len(values) < 2:
+        return {"p10": values[0], "p50": values[0], "p90": values[0]}
+    tenths = quantiles(values, n=10, method="inclusive")
+    return {"p10": tenths[0], "p50": tenths[4], "p90": tenths[8]}
+
+
+if __name__ == "__main__":
+    for each in GRIDS:
+        if Path(data_dir() / each).is_dir():
+            cell(f"gate-{each}", lambda each=each: measure(each))  # type: ignore[misc]
