@@ -105,7 +105,7 @@ class InteractionGraph:
         """
         if self._whole is not None:
             whole, keep = self._whole
-            if whole._whole is None and self.n_edges >= MOST * whole.n_edges:
+            if self.n_edges >= MOST * whole.n_edges:
                 return whole._pattern(self.degree, keep)
         ends = torch.cumsum(self.degree, dim=0).int()
         crow = torch.cat((ends.new_zeros(1), ends))
@@ -172,14 +172,20 @@ class InteractionGraph:
 
         Cost: O(k log m + N), and one byte an edge; what else the new graph is asked for it derives from this one.
         """
-        position, found = self.find(edges)
+        # Of a graph that is another one without some edges, the result is that other one without more of them: whatever
+        # the number of steps, one graph is kept alive.
+        whole, stays = self._whole or (self, None)
+        position, found = whole.find(edges)
         gone = torch.unique(position[found])
-        keep = torch.ones(self.n_edges, dtype=torch.bool, device=self.device)
+        if stays is None:
+            keep = torch.ones(whole.n_edges, dtype=torch.bool, device=self.device)
+        else:
+            gone, keep = gone[stays[gone]], stays.clone()
         keep[gone] = False
         rest = InteractionGraph.__new__(InteractionGraph)
         rest._set(self.n_users, self.n_items, self.n_edges - gone.numel(), self.device)
-        rest._whole = (self, keep)
-        users, items = self.edges[:, gone]
+        rest._whole = (whole, keep)
+        users, items = whole.edges[:, gone]
         rest.user_degree = self.user_degree - torch.bincount(users, minlength=self.n_users)
         rest.item_degree = self.item_degree - torch.bincount(items, minlength=self.n_items)
         return rest
