@@ -23,7 +23,7 @@ from benchmarks.methods import METHODS as benchmark_methods
 from service.evaluation.corruption import Case, corruptions
 from service.evaluation.encoders import EncoderShelf
 from service.evaluation.gate import Gate
-from service.evaluation.grid import Grid
+from service.evaluation.grid import Grid, Recipe
 from service.evaluation.methods import METHODS
 from service.evaluation.protocols import Split
 from service.evaluation.trained import Shelf
@@ -81,10 +81,15 @@ REQUESTS: Final[dict[str, Draw]] = {
 }
 
 
+def recipe_of(dataset: str) -> Recipe:
+    """How the experiment trains LightGCN on a data set."""
+    grid = Grid.read(ROOT / "benchmarks" / "grids" / f"{GRIDS[dataset]}.toml", METHODS | benchmark_methods)
+    return grid.recipe(dataset, "lightgcn")
+
+
 def base(dataset: str) -> tuple[TrainedState, UnlearnRec]:
     """The base of the experiment (`benchmarks/grids`), and the method that the service ships, prepared for it."""
-    grid = Grid.read(ROOT / "benchmarks" / "grids" / f"{GRIDS[dataset]}.toml", METHODS | benchmark_methods)
-    recipe = grid.recipe(dataset, "lightgcn")
+    recipe = recipe_of(dataset)
     split = Split.of(read_dataset(data_dir() / dataset))
     state = Shelf(MODELS).clean(split, recipe.backbone, recipe.training).state
     encoder, _ = EncoderShelf(MODELS / "encoders").get(state, PretrainingConfig(), recipe.training)

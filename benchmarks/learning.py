@@ -44,8 +44,8 @@ GENUINE_SEEDS = (1, 2, 3)
 BASE_SEEDS = (0, 1, 2)
 FORGET = PretrainingConfig(mode="forget")
 DISLIKE = PretrainingConfig(mode="dislike")
-# The published method: no correction, its own learning rate; everything else as it ships.
-PUBLISHED = PretrainingConfig(mode="dislike", steps=300, learning_rate=1e-3, correct=False, judge_every=50)
+# The published method: no correction, its own learning rate.
+PUBLISHED = PretrainingConfig.published()
 
 
 @cache

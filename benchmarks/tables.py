@@ -10,23 +10,13 @@ from typing import Any
 CELLS = Path(__file__).resolve().parent / "results" / "cells"
 MISSING = "Not measured yet."
 
-COLUMNS = ("recall_at_20", "ndcg_at_20", "auc_heldout", "p_erased", "p_heldout", "p_negative", "mi_bf", "mi_ng")
-MODELS = {
-    "before": "untouched",
-    "graph_swap": "graph swapped",
-    "published": "published method",
-    "unlearned": "Expunge, encoder only",
-}
-
 
 def blocks() -> dict[str, str]:
     """The text of each marked place, by the name in its marker."""
     return {
         "recipes": recipes(),
         "shapes": shapes(_cell("shapes-ml-100k")),
-        "adversarial": models(_cell("adversarial")),
-        "genuine": models(_cell("genuine")),
-        "encoders": encoders(),
+        "aims": aims(_cell("aims-ml-100k")),
         "gate-ml-100k": gate(_cell("gate-ml-100k")),
         "gate-ml-1m": gate(_cell("gate-ml-1m")),
     }
@@ -46,6 +36,22 @@ def gate(cell: Mapping[str, Any] | None) -> str:
     return f"{_table(head, rows)}\n\n{cell['draws']} requests of each shape. Thresholds: {limits}."
 
 
+def aims(cell: Mapping[str, Any] | None) -> str:
+    """Lowest and highest correlation and slope of each way over the bases."""
+    if cell is None:
+        return MISSING
+    rows = [[name, _range(way["correlation"]), _range(way["slope"])] for name, way in cell["ways"].items()]
+    rows.append(["one retraining, against the mean of the others", f"{cell['ceiling']:.2f}", ""])
+    kept = ", ".join(f"{mode}: step {made['step_kept']} of {made['steps']}" for mode, made in cell["encoder"].items())
+    table = _table(("aims", "correlation", "slope"), rows)
+    return f"{table}\n\nSteps of an influence encoder on top of the correction that the judge kept: {kept}."
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.2f}", f"{max(values):.2f}"
+    return low if low == high else f"{low} to {high}"
+
+
 def recipes() -> str:
     """Best epoch by validation NDCG of each recipe, and where it crossed the mark."""
     rows = []
@@ -61,17 +67,6 @@ def recipes() -> str:
     return _table(head, rows) if rows else MISSING
 
 
-def models(cell: Mapping[str, Any] | None) -> str:
-    """One row a model: the untouched one, the methods, every retraining."""
-    if cell is None:
-        return MISSING
-    named = {key: name for key, name in MODELS.items() if key in cell}
-    named |= {key: f"retrained, seed {key[8:]}" for key in sorted(cell) if key.startswith("retrain_")}
-    rows = [[name, *(f"{cell[key][column]:.4f}" for column in COLUMNS)] for key, name in named.items()]
-    head = ("model", "Recall@20", "NDCG@20", "AUC", "p erased", "p held-out", "p negative", "MI-BF", "MI-NG")
-    return _table(head, rows)
-
-
 def shapes(cell: Mapping[str, Any] | None) -> str:
     """Mean move, correlation and distance of each method, by the shape of the request."""
     if cell is None:
@@ -83,20 +78,6 @@ def shapes(cell: Mapping[str, Any] | None) -> str:
             rows.append([shape, str(facts["n"]), method, *(f"{value:.3f}" for value in measured)])
     head = ("request", "pairs", "method", "retraining moved", "moved", "correlation", "distance to retraining")
     return _table(head, rows)
-
-
-def encoders() -> str:
-    """What pre-training added to the correction, by the judge's score on held-out simulated requests."""
-    rows = []
-    for name in ("encoder-forget", "encoder-dislike", "encoder-published"):
-        cell = _cell(name)
-        if cell is not None:
-            start = cell["history"][0]
-            kept = next(each for each in cell["history"] if each["step"] == cell["chosen_step"])
-            measured = [f"{each[key]:.4f}" for key in ("score", "quality_ratio") for each in (start, kept)]
-            rows.append([name.removeprefix("encoder-"), f"{cell['chosen_step']} of {cell['steps']}", *measured])
-    head = ("encoder", "step kept", "score at the start", "score kept", "quality at the start", "quality kept")
-    return _table(head, rows) if rows else MISSING
 
 
 def _cell(name: str) -> dict[str, Any] | None:

@@ -33,9 +33,6 @@ class Mode(StrEnum):
     DISLIKE = "dislike"
 
 
-PUBLISHED: dict[str, Any] = {"correct": False, "steps": 300, "learning_rate": 1e-3}
-"""UnlearnRec as its paper has it."""
-
 # What is left out stays as the learning packages have it; reading their defaults here would import torch.
 Dimension = Annotated[int | None, typer.Option("--dimension", min=1, help="Width of the embeddings.")]
 Layers = Annotated[int | None, typer.Option("--layers", min=0, help="Layers of propagation.")]
@@ -118,9 +115,7 @@ def pretrain(
     from service.worker import training as workshop
 
     given = _given({"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate})
-    if published:
-        given = PUBLISHED | given
-    recipe = PretrainingConfig(mode=mode.value, seed=seed, **given)
+    recipe = (PretrainingConfig.published if published else PretrainingConfig)(mode=mode.value, seed=seed, **given)
     settings = settings_of(context)
     with open_home(settings, upgrade=True) as home, Terminal().step("Pre-training", "steps") as progress:
         encoder = workshop.pretrain(home.database, home.store, settings, recipe, steps_told(progress), base=base)

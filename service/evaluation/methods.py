@@ -95,15 +95,7 @@ def _unlearnrec(epochs: int, readout: str = "sum0_masked") -> Callable[[MethodCo
         from service.unlearning.pretraining import PretrainingConfig
 
         options: dict[str, Any] = {"readout": readout}
-        config = PretrainingConfig(
-            mode="dislike",
-            steps=300,
-            learning_rate=1e-3,
-            correct=False,
-            judge_every=50,
-            seed=context.seed,
-            encoder=EncoderConfig(**options),
-        )
+        config = PretrainingConfig.published(seed=context.seed, encoder=EncoderConfig(**options))
         return PretrainedUnlearnRec(config, EncoderShelf(context.encoders, context.report), epochs=epochs)
 
     return make

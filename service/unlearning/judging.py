@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,7 @@ from service.unlearning.idm import InfluenceDependencyMatrix
 from service.unlearning.ranks import auc
 from service.unlearning.readout import unlearned_readout
 from service.unlearning.request import Mode
-from service.unlearning.simulation import SHAPES, simulate
+from service.unlearning.simulation import SHAPES, Shape, simulate
 from service.unlearning.state import TrainedState
 
 HELD_OUT_SEED = 7_919  # simulated requests for judging come from a stream of their own
@@ -73,18 +74,26 @@ class Judge:
         corrector: of that base; gives the scores to aim at, and the correction of encoders that ask for one.
         mode: decides what a good encoder is.
         seed: of the pre-training run; the judge draws from another stream.
+        shapes: of the requests; default all.
     """
 
-    def __init__(self, state: TrainedState, corrector: Corrector, mode: Mode, seed: int) -> None:
+    def __init__(
+        self,
+        state: TrainedState,
+        corrector: Corrector,
+        mode: Mode,
+        seed: int,
+        shapes: Mapping[str, Shape] = SHAPES,
+    ) -> None:
         self.state, self.mode, self.spread = state, mode, corrector.calibration.spread
         generator = torch.Generator(state.e0.device).manual_seed(HELD_OUT_SEED + seed)
-        self.requests = [self._hold(shape, corrector, generator) for shape in SHAPES]
+        self.requests = [self._hold(name, shape, corrector, generator) for name, shape in shapes.items()]
         self.requests = [request for request in self.requests if request.edges.shape[1]]
         users = torch.randint(state.graph.n_users, (20_000,), generator=generator, device=state.e0.device)
         self.negatives = torch.stack((users, sample_negatives(state.graph, users, generator)))
         self.ranked = _of_users(state, RANKED_USERS, generator)
 
-    def _hold(self, shape: str, corrector: Corrector, generator: torch.Generator) -> _HeldOut:
+    def _hold(self, name: str, shape: Shape, corrector: Corrector, generator: torch.Generator) -> _HeldOut:
         edges = simulate(shape, self.state.graph, generator)
         remaining = self.state.graph.without(edges)
         idm = InfluenceDependencyMatrix(self.state.graph, edges)
@@ -93,7 +102,7 @@ class Judge:
             swapped = swap_graph(self.state, remaining)
             aims = corrector.aims(swapped, remaining, counted, self.mode, edges.long())
             correction = corrector.meet(swapped, remaining, counted, aims, stretch=self.mode == "forget")
-        return _HeldOut(shape, remaining, idm, counted, aims, correction)
+        return _HeldOut(name, remaining, idm, counted, aims, correction)
 
     def __call__(self, encoder: InfluenceEncoder) -> Judgement:
         """Figures of an encoder; changes nothing and draws nothing."""

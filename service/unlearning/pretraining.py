@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -32,7 +32,7 @@ from service.unlearning.losses import (
 from service.unlearning.readout import unlearned_readout
 from service.unlearning.request import Mode
 from service.unlearning.shadow import Shadow, learn_expectation
-from service.unlearning.simulation import SHAPES, simulate
+from service.unlearning.simulation import Requests, shapes_of, simulate
 from service.unlearning.state import TrainedState
 
 
@@ -49,6 +49,9 @@ class PretrainingConfig:
     """Remaining interactions in a step, >= 2."""
     learning_rate: float = 3e-4
     """Of Adam; the paper has 1e-3 without the correction, beside which a third of it is steadier."""
+    weight_learning_rate: float | None = None
+    """Of Adam for W_eta alone; None: `learning_rate`. W_eta starts at .002 and has to come near 2: by steps of 1e-3 it
+    would take thousands."""
     unlearn_weight: float = 0.5
     """lambda_u."""
     preserve_weight: float = 0.02
@@ -60,6 +63,8 @@ class PretrainingConfig:
     contrast_temperature: float = 1.0
     drop: float = 0.05
     """Share of entries dropped from A_D in equation (23)."""
+    requests: Requests = "mixed"
+    """What is simulated: requests of every shape, or only pairs that the base itself finds unlikely."""
     steps_a_request: int = 8
     """A fresh request is simulated after so many steps, >= 1."""
     judge_every: int = 25
@@ -73,6 +78,25 @@ class PretrainingConfig:
     should score; 0 trains no shadow and aims at quantiles."""
     seed: int = 0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+
+    @classmethod
+    def published(cls, **options: Any) -> PretrainingConfig:
+        """UnlearnRec as its paper has it: no correction, its losses and learning rate, mode `dislike`.
+
+        Its loss is meant for what nobody stands by, so unlikely pairs are simulated. Number of steps and W_eta's rate
+        were chosen on a simulated attack on ML-1M (docs/learning.md).
+        """
+        chosen: dict[str, Any] = {
+            "mode": "dislike",
+            "steps": 50,
+            "learning_rate": 1e-3,
+            "weight_learning_rate": 0.1,
+            "correct": False,
+            "requests": "unlikely",
+            "judge_every": 50,
+            "max_quality_loss": 0.05,
+        }
+        return cls(**chosen | options)
 
 
 @dataclass(frozen=True)
@@ -137,14 +161,20 @@ class Pretraining:
         encoder_config = replace(config.encoder, correct=config.correct, init_weight=weight)
         self.encoder = InfluenceEncoder.fresh(encoder_config, shape, device)
         self.parameters = [self.encoder.h0.requires_grad_(), self.encoder.weight.requires_grad_()]
-        self.optimiser = torch.optim.Adam(self.parameters, lr=config.learning_rate)
+        weight_rate = config.weight_learning_rate or config.learning_rate
+        groups = [
+            {"params": self.parameters[:1], "lr": config.learning_rate},
+            {"params": self.parameters[1:], "lr": weight_rate},
+        ]
+        self.optimiser = torch.optim.Adam(groups)
+        self.shapes = shapes_of(config.requests, state.readout, state.graph)
         self.spread = self.corrector.calibration.spread
 
     def run(self, report: Callable[[PretrainingReport], None] | None = None) -> PretrainingResult:
         """The shadow, then all steps; the best judged checkpoint is kept, the start included."""
         started = time.perf_counter()
         shadow_seconds = self._learn_expectation(report)
-        judge = Judge(self.state, self.corrector, self.config.mode, self.config.seed)
+        judge = Judge(self.state, self.corrector, self.config.mode, self.config.seed, self.shapes)
         best, history = self.encoder.copy(), [(0, judge(self.encoder))]
         chosen = 0
         simulated = self._simulate() if self.config.steps else None
@@ -188,7 +218,7 @@ class Pretraining:
         return new.quality_ratio >= floor and new.score < old.score
 
     def _simulate(self) -> _Simulated:
-        shapes = list(SHAPES)
+        shapes = list(self.shapes.values())
         edges, remaining = self.state.graph.edges[:, :0], self.state.graph
         while not edges.shape[1] or not remaining.n_edges:
             pick = int(torch.randint(len(shapes), (), generator=self.generator, device=self.state.e0.device))

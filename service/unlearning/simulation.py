@@ -1,7 +1,7 @@
 """Simulated requests: what people really send, made from the base's own interactions."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -12,6 +12,8 @@ from service.recommender.sampling import occurrence
 
 Shape = Callable[[InteractionGraph, Generator], Tensor]
 """Draws a (2, m) request from a graph."""
+
+Requests = Literal["mixed", "unlikely"]
 
 UNLIKELY_SHARE = 0.01  # of all interactions: the most that one `unlikely` simulation asks for
 CHUNK = 65_536  # interactions scored at once
@@ -92,6 +94,11 @@ SHAPES: Final[dict[str, Shape]] = {
     "2pct": share_of_pairs(0.02),
 }
 """The shapes on which an encoder is trained and judged, by name."""
+
+
+def shapes_of(kind: Requests, readout: Tensor, graph: InteractionGraph) -> dict[str, Shape]:
+    """The shapes of a pre-training by name: all of `SHAPES`, or only what is unlikely for this base."""
+    return dict(SHAPES) if kind == "mixed" else {"unlikely": unlikely_pairs(readout, graph)}
 
 
 def simulate(shape: str | Shape, graph: InteractionGraph, generator: Generator) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from service.recommender.backbones import Triples
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.sampling import batches
@@ -22,6 +23,9 @@ from service.unlearning.readout import unlearned_readout
 from service.unlearning.request import MODES, Mode, Request
 from service.unlearning.state import TrainedState, zero_isolated
 
+MAX_PRESERVED = 1_024
+"""Interactions of a batch in L_p, which compares each with each: the paper's batch."""
+
 
 @dataclass(frozen=True)
 class FineTuningConfig:
@@ -29,8 +33,8 @@ class FineTuningConfig:
 
     batch_size: int = 4096
     learning_rate: float = 1e-3
-    unlearn_weight: float = 0.2
-    """lambda_u."""
+    unlearn_weight: float = 0.05
+    """lambda_u. The paper's script has .2, which forgets half as much again as retraining does on a simulated attack."""
     preserve_weight: float = 0.01
     """lambda_p; 0 is the paper's text, its code has 0.01."""
     temperature: float = 10.0
@@ -166,7 +170,7 @@ def _fine_tune(
             loss = state.backbone.loss(shifted, start.graph, batch, readout) + objective.unlearn(readout)
             if config.preserve_weight:
                 loss = loss + config.preserve_weight * preserving_loss(
-                    readout, state.readout, n_users, batch, config.temperature
+                    readout, state.readout, n_users, _first(batch, MAX_PRESERVED), config.temperature
                 )
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -175,6 +179,10 @@ def _fine_tune(
         readout = unlearned_readout(state, final, start.graph, correction)
     seconds = start.seconds | {"fine_tune": time.perf_counter() - started}
     return ForgetResult(final, readout, start.graph, method.epochs, seconds)
+
+
+def _first(batch: Triples, count: int) -> Triples:
+    return Triples(batch.users[:count], batch.positives[:count], batch.negatives[:count], batch.seed)
 
 
 class _Objective:

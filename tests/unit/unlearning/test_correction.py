@@ -34,7 +34,8 @@ def _dense(state: TrainedState, edges: Tensor, readout: Tensor, aims: Tensor) ->
     degree = state.graph.without(edges).degree
     users, items = (torch.linalg.inv(side.double()) for side in (metric.users_inverse, metric.items_inverse))
     prices = [(count + 1) * (items if row < n_users else users) for row, count in enumerate(degree.tolist())]
-    price, rows = torch.block_diag(*prices), readout.double()
+    price: Tensor = torch.block_diag(*prices)  # type: ignore[no-untyped-call]
+    rows = readout.double()
     moves, wanted = torch.zeros(edges.shape[1], price.shape[0], dtype=torch.float64), aims.double()
     for pair, (u, i) in enumerate(edges.T.tolist()):
         moves[pair].view(-1, size)[u] = rows[n_users + i]
@@ -43,7 +44,8 @@ def _dense(state: TrainedState, edges: Tensor, readout: Tensor, aims: Tensor) ->
     moved = moves @ torch.linalg.solve(price, moves.T)
     slack = correction.SLACK * moved.diagonal().mean() + 1e-12
     system = price + moves.T @ moves / slack
-    return torch.linalg.solve(system, moves.T @ wanted / slack).view(-1, size)
+    solution: Tensor = torch.linalg.solve(system, moves.T @ wanted / slack)
+    return solution.view(-1, size)
 
 
 def _linear_move(state: TrainedState, edges: Tensor, readout: Tensor, change: Tensor) -> Tensor:

@@ -9,9 +9,11 @@ from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.training import Training, TrainingConfig
 from service.unlearning import shadow as module
+from service.unlearning.amplification import swap_graph
 from service.unlearning.corrector import Corrector
 from service.unlearning.encoder import InfluenceEncoder
-from service.unlearning.expectation import FEATURES
+from service.unlearning.expectation import FEATURES, PairFeatures
+from service.unlearning.metric import ReadoutMetric
 from service.unlearning.pretraining import Pretraining, PretrainingConfig, PretrainingReport, PretrainingResult
 from service.unlearning.ranks import auc
 from service.unlearning.request import MODES, Mode, Request
@@ -20,7 +22,7 @@ from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import UnlearnRec
 from tests.unit.learning import TASTES as TRAINING
 from tests.unit.learning import TASTES_BACKBONE as BACKBONE
-from tests.unit.learning import some_edges, trained_tastes
+from tests.unit.learning import random_state, some_edges, trained_tastes
 
 CPU = torch.device("cpu")
 
@@ -100,6 +102,19 @@ def test_it_never_sees_the_pairs_that_it_tells_of(state: TrainedState, spy: Spy)
     assert config.seed not in (0, 3)
 
 
+def test_it_tells_nothing_of_rows_that_it_never_saw(spy: Spy) -> None:
+    """The last pair of a user or an item leaves a row that no training has moved."""
+    state = random_state(60, 60, 80)
+
+    shadows = [Shadow.train(state, TRAINING, 0.05, seed=seed) for seed in range(6)]
+
+    told = [graph.keeps(shadow.edges).all() for graph, shadow in zip(spy.graphs, shadows, strict=True)]
+    assert all(told)
+    assert sum(shadow.edges.shape[1] for shadow in shadows) < sum(
+        state.graph.n_edges - graph.n_edges for graph in spy.graphs
+    ), "the case holds such pairs"
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.02, 0.05), (0.5, 0.05)])
 def test_it_leaves_out_a_small_share(state: TrainedState, spy: Spy, share: float, expected: float) -> None:
     """At least MIN_PAIRS, but at most a twentieth: what is left is to be much like what a request leaves."""
@@ -136,8 +151,8 @@ def test_the_expectation_tells_what_the_shadow_scores(state: TrainedState, shado
     assert expectation is not None
     assert expectation.mean.shape == (len(FEATURES),)
     remaining = state.graph.without(shadow.edges)
-    features = module.PairFeatures(state, module.ReadoutMetric.of(state))
-    described = features(module.swap_graph(state, remaining), remaining, shadow.edges, shadow.edges)
+    features = PairFeatures(state, ReadoutMetric.of(state))
+    described = features(swap_graph(state, remaining), remaining, shadow.edges, shadow.edges)
     error = expectation(described) - shadow.scores
     assert error.std() < 0.5 * shadow.scores.std()
     assert abs(error.mean()) < 0.2 * shadow.scores.std()
@@ -147,7 +162,7 @@ def test_the_shadows_pairs_stand_among_held_out_ones_as_in_the_shadow(state: Tra
     """The level of the expectation is set so, with the whole correction applied."""
     corrector = Corrector(state, learn_expectation(state, shadow))
     remaining = state.graph.without(shadow.edges)
-    swapped = module.swap_graph(state, remaining)
+    swapped = swap_graph(state, remaining)
 
     request = Request.of(state, forget=shadow.edges)
     readout = swapped + corrector.change(swapped, remaining, request, ("forget",))
@@ -206,7 +221,7 @@ def test_forgetting_comes_closer_to_retraining_than_the_graph_alone(
     retrained = torch.stack(aligned).mean(dim=0)
 
     forgotten = UnlearnRec({"forget": pretrained.encoder}).forget(state, request).readout
-    readouts = (forgotten, module.swap_graph(state, remaining))
+    readouts = (forgotten, swap_graph(state, remaining))
     after, swapped = (_scores(state, readout, request.forget) - retrained for readout in readouts)
     assert abs(after.mean()) < 0.3 * abs(swapped.mean())
     assert after.square().mean() < 0.8 * swapped.square().mean()
