@@ -254,7 +254,7 @@ class Story:
         epochs = (state["gate"] or {}).get("fine_tune_epochs", 0)
         self.show.say(
             f"Version {state['version_before']} -> {state['version_after']}: waited for its batch "
-            f"{took.get('queued', '-')}, influence encoder {took.get('applied', '-')} ({epochs} epochs of fine-tuning"
+            f"{took.get('queued', '-')}, unlearning step {took.get('applied', '-')} ({epochs} epochs of fine-tuning"
             f"), gate {took.get('gated', '-')}, written and checked {took.get('published', '-')}. Meanwhile "
             f"{waited.answers} requests for recommendations were answered, the last by version {waited.versions[-1]}."
         )
