@@ -60,7 +60,7 @@ def measure() -> dict[str, Any]:
         before = _scores(state, state.readout, edges)
         truth = retrained.mean(dim=0) - before
         ceiling += [
-            _correlation(one - before, _others(retrained, number) - before) for number, one in enumerate(retrained)
+            _correlation(one - before, _others(retrained, number) - before) for number, one in enumerate(retrained.unbind())
         ]
         shadow = Shadow.train(state, recipe.training, PretrainingConfig().shadow_share, seed)
         for name, aims in _ways(state, asked.remaining, edges, shadow).items():
@@ -98,7 +98,7 @@ def _encoder(split: Split, shelf: Shelf) -> dict[str, Any]:
     state = shelf.clean(split, recipe.backbone, recipe.training).state
     kept: dict[str, Any] = {}
     for mode in ("forget", "dislike"):
-        config = PretrainingConfig(mode=mode, steps=100)  # type: ignore[arg-type]
+        config = PretrainingConfig(mode=mode, steps=100)
         result = Pretraining(state, config, recipe.training).run()
         history = [
             {"step": step, "score": judged.score, "quality_ratio": judged.quality_ratio}

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cells import CACHE, RESULTS, commit, data_dir, write_json
+from benchmarks.methods import METHODS as benchmark_methods
 from service.evaluation.grid import Grid, Recipe
 from service.evaluation.methods import METHODS, REFERENCES, MethodContext
 from service.evaluation.protocols import Scenario, Split
@@ -154,7 +155,7 @@ def measure() -> dict[str, Any]:
     """Trains what is missing, forgets, and tells the three cases."""
     dataset = read_dataset(data_dir() / DATASET)
     split, shelf = Split.of(dataset), Shelf(MODELS)
-    recipe = Grid.read(GRID, METHODS, REFERENCES).recipe(DATASET, BACKBONE)
+    recipe = Grid.read(GRID, {*METHODS, *benchmark_methods}, REFERENCES).recipe(DATASET, BACKBONE)
     clean = shelf.clean(split, recipe.backbone, recipe.training, SEEDS[0]).state.readout
     cases = choose(clean, split.train)
     edges = torch.cat([case.edges for case in cases], dim=1)

@@ -44,7 +44,7 @@ REPEATS: Final = 5
 
 def measure() -> dict[str, Any]:
     """Seconds: of a whole retraining (some epochs, times their number), and of a request by method."""
-    grid = Grid.read(ROOT / "benchmarks" / "grids" / "main.toml", METHODS | benchmark_methods)
+    grid = Grid.read(ROOT / "benchmarks" / "grids" / "main.toml", {*METHODS, *benchmark_methods})
     recipe = grid.recipe("ml-1m", "lightgcn")
     split = Split.of(read_dataset(data_dir() / "ml-1m"))
     shelf = Shelf(MODELS)
