@@ -32,7 +32,8 @@ FEATURES = (
     "mean of the item's other scores",
 )
 CLIP = 4.0  # standard deviations: a pair unlike all that the shadow left out is treated like the nearest of them
-RIDGE = 1e-2  # times the number of pairs, on standardised terms
+_WITHOUT_EDGE = FEATURES.index("score without the edge")
+RIDGE = 5e-2  # times the number of pairs, on standardised terms
 CHUNK = 32_768
 
 
@@ -111,7 +112,10 @@ class PairFeatures:
 
 @dataclass(frozen=True)
 class Expectation:
-    """The score that retraining would give a forgotten pair: a ridge regression on its features and their products.
+    """The score that retraining would give a forgotten pair: its score without the edge, and what is still to come.
+
+    The rest is a ridge regression on the features and their products. So what little is known shrinks to the graph's own
+    effect, which for a backbone that leaves layer 0 out is most of it.
 
     Learnt from a shadow, a model trained once without a simulated request: there the answer is known for thousands of
     pairs. It describes the base's way of learning, not any person: it holds no row of anybody.
@@ -137,7 +141,7 @@ class Expectation:
         penalty[0] = 0.0
         normal = terms.T @ terms
         normal.diagonal().add_(penalty)
-        weight = torch.linalg.solve(normal, terms.T @ scores.double())
+        weight = torch.linalg.solve(normal, terms.T @ (scores - features[:, _WITHOUT_EDGE]).double())
         return cls(mean, scale, weight.float())
 
     def __call__(self, features: Tensor) -> Tensor:
@@ -147,9 +151,8 @@ class Expectation:
         square = standardised.new_zeros(k, k)
         first, second = torch.triu_indices(k, k, device=square.device)
         square[first, second] = self.weight[k + 1 :]
-        return (
-            self.weight[0] + standardised @ self.weight[1 : k + 1] + ((standardised @ square) * standardised).sum(dim=1)
-        )
+        rest = standardised @ self.weight[1 : k + 1] + ((standardised @ square) * standardised).sum(dim=1)
+        return features[:, _WITHOUT_EDGE] + self.weight[0] + rest
 
     def shifted(self, by: float) -> Expectation:
         """The same, every score higher by this much."""

@@ -66,7 +66,7 @@ def test_a_version_that_forgot_nothing_is_held_back(gate: Gate, state: TrainedSt
     report = gate.check(request_, untouched)
 
     assert not report.passed
-    assert "above their target" in report.reasons[0]
+    assert any("above their target" in reason for reason in report.reasons)
 
 
 def test_a_version_that_overshoots_is_held_back(gate: Gate, request_: Request, result: ForgetResult) -> None:
