@@ -59,9 +59,8 @@ def measure() -> dict[str, Any]:
         state = shelf.clean(split, recipe.backbone, recipe.training, seed).state
         before = _scores(state, state.readout, edges)
         truth = retrained.mean(dim=0) - before
-        ceiling += [
-            _correlation(one - before, _others(retrained, number) - before) for number, one in enumerate(retrained.unbind())
-        ]
+        for number, one in enumerate(retrained.unbind()):
+            ceiling.append(_correlation(one - before, _others(retrained, number) - before))
         shadow = Shadow.train(state, recipe.training, PretrainingConfig().shadow_share, seed)
         for name, aims in _ways(state, asked.remaining, edges, shadow).items():
             way = ways.setdefault(name, {"correlation": [], "slope": []})

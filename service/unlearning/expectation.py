@@ -114,8 +114,8 @@ class PairFeatures:
 class Expectation:
     """The score that retraining would give a forgotten pair: its score without the edge, and what is still to come.
 
-    The rest is a ridge regression on the features and their products. So what little is known shrinks to the graph's own
-    effect, which for a backbone that leaves layer 0 out is most of it.
+    The rest is a ridge regression on the features and their products. So what little is known shrinks to the graph's
+    own effect, which for a backbone that leaves layer 0 out is most of it.
 
     Learnt from a shadow, a model trained once without a simulated request: there the answer is known for thousands of
     pairs. It describes the base's way of learning, not any person: it holds no row of anybody.

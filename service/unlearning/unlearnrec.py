@@ -34,7 +34,7 @@ class FineTuningConfig:
     batch_size: int = 4096
     learning_rate: float = 1e-3
     unlearn_weight: float = 0.05
-    """lambda_u. The paper's script has .2, which forgets half as much again as retraining does on a simulated attack."""
+    """lambda_u. The paper's script has .2, which forgets far more than retraining does on a simulated attack."""
     preserve_weight: float = 0.01
     """lambda_p; 0 is the paper's text, its code has 0.01."""
     temperature: float = 10.0
