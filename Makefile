@@ -77,8 +77,10 @@ benchmark: $(STAMP) ## every figure of the docs, into benchmarks/results
 	$(BIN)/python -m benchmarks.report
 
 results: $(BENCHMARKS_STAMP) ## measure what the experiment still lacks (hours), then write docs/results
-	$(BIN)/expunge evaluate benchmarks/grids/main.toml --results benchmarks/results/evaluation \
-		--methods-from benchmarks.methods $(ARGS)
+	for grid in main gowalla; do \
+		$(BIN)/expunge evaluate benchmarks/grids/$$grid.toml --results benchmarks/results/evaluation \
+			--methods-from benchmarks.methods $(ARGS); \
+	done
 	$(BIN)/python -m benchmarks.evaluation.cases
 	$(BIN)/python -m benchmarks.evaluation.main
 

@@ -27,7 +27,7 @@ from service.unlearning.calibration import Calibration
 from service.unlearning.corrector import Corrector
 from service.unlearning.expectation import FEATURES, Expectation, PairFeatures
 from service.unlearning.metric import ReadoutMetric
-from service.unlearning.pretraining import Pretraining, PretrainingConfig
+from service.unlearning.pretraining import PretrainingConfig
 from service.unlearning.shadow import Shadow, learn_expectation
 from service.unlearning.state import TrainedState
 
@@ -67,7 +67,7 @@ def measure() -> dict[str, Any]:
             way["correlation"].append(_correlation(aims - before, truth))
             way["slope"].append(_slope(truth, aims - before))
         print(f"  base {seed} done", flush=True)
-    return {"pairs": edges.shape[1], "ceiling": mean(ceiling), "ways": ways, "encoder": _encoder(split, shelf)}
+    return {"pairs": edges.shape[1], "ceiling": mean(ceiling), "ways": ways}
 
 
 def _ways(state: TrainedState, remaining: Any, edges: Tensor, shadow: Shadow) -> dict[str, Tensor]:
@@ -89,22 +89,6 @@ def _ways(state: TrainedState, remaining: Any, edges: Tensor, shadow: Shadow) ->
         "shadow, all features and their products": Expectation.fit(known, shadow.scores)(wanted),
         "what ships: with level and correction": _scores(state, corrected, edges),
     }
-
-
-def _encoder(split: Split, shelf: Shelf) -> dict[str, Any]:
-    """Whether steps of the influence encoder on top of the correction are kept by the judge."""
-    recipe = recipe_of("ml-100k")
-    state = shelf.clean(split, recipe.backbone, recipe.training).state
-    kept: dict[str, Any] = {}
-    for mode in ("forget", "dislike"):
-        config = PretrainingConfig(mode=mode, steps=100)
-        result = Pretraining(state, config, recipe.training).run()
-        history = [
-            {"step": step, "score": judged.score, "quality_ratio": judged.quality_ratio}
-            for step, judged in result.history
-        ]
-        kept[mode] = {"step_kept": result.steps, "steps": config.steps, "history": history}
-    return kept
 
 
 def _linear(features: Tensor, scores: Tensor) -> Callable[[Tensor], Tensor]:

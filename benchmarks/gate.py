@@ -37,7 +37,7 @@ from service.unlearning.unlearnrec import UnlearnRec
 
 MODELS: Final = ROOT / ".cache" / "evaluation" / "models"
 GRIDS: Final = {"ml-100k": "smoke", "ml-1m": "main"}
-DRAWS: Final = {"ml-100k": 12, "ml-1m": 4}
+DRAWS: Final = {"ml-100k": 8, "ml-1m": 4}
 SEED: Final = 4_242
 FIGURES: Final = ("forget_residual", "quality_ratio", "drift")
 

@@ -16,6 +16,7 @@ def blocks() -> dict[str, str]:
     return {
         "recipes": recipes(),
         "shapes": shapes(_cell("shapes-ml-100k")),
+        "timing": timing(_cell("timing-ml-1m")),
         "aims": aims(_cell("aims-ml-100k")),
         "gate-ml-100k": gate(_cell("gate-ml-100k")),
         "gate-ml-1m": gate(_cell("gate-ml-1m")),
@@ -42,14 +43,25 @@ def aims(cell: Mapping[str, Any] | None) -> str:
         return MISSING
     rows = [[name, _range(way["correlation"]), _range(way["slope"])] for name, way in cell["ways"].items()]
     rows.append(["one retraining, against the mean of the others", f"{cell['ceiling']:.2f}", ""])
-    kept = ", ".join(f"{mode}: step {made['step_kept']} of {made['steps']}" for mode, made in cell["encoder"].items())
-    table = _table(("aims", "correlation", "slope"), rows)
-    return f"{table}\n\nSteps of an influence encoder on top of the correction that the judge kept: {kept}."
+    return _table(("aims", "correlation", "slope"), rows)
 
 
 def _range(values: Sequence[float]) -> str:
     low, high = f"{min(values):.2f}", f"{max(values):.2f}"
     return low if low == high else f"{low} to {high}"
+
+
+def timing(cell: Mapping[str, Any] | None) -> str:
+    """Seconds of a request by method, and how many of them a retraining takes."""
+    if cell is None:
+        return MISSING
+    retrain = cell["retrain"]["seconds"]
+    rows = [
+        [name, f"{timed['seconds'] * 1e3:,.0f} ms", f"{retrain / timed['seconds']:,.0f}"]
+        for name, timed in cell["methods"].items()
+    ]
+    rows.append(["retrain", f"{retrain:,.1f} s", "1"])
+    return _table(("method", "a request of 1 % of the pairs", "retraining takes so many times that"), rows)
 
 
 def recipes() -> str:

@@ -43,8 +43,7 @@ class PretrainingConfig:
     mode: Mode = "forget"
     """`dislike` uses the published unlearning loss (20), `forget` the calibrated one."""
     steps: int = 0
-    """Steps of Adam, >= 0; 0 leaves the encoder as it starts: beside the correction it has nothing to add
-    (docs/learning.md)."""
+    """Steps of Adam, >= 0; 0 leaves the encoder as it starts: the correction meets the same aims in closed form."""
     batch_size: int = 1024
     """Remaining interactions in a step, >= 2."""
     learning_rate: float = 3e-4
