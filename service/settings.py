@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     """Mean score of a batch above its calibrated target, in held-out standard deviations; half forgotten is at .13."""
     gate_max_overshoot: Annotated[float, Field(gt=0)] = 0.5
     """Mean score below the target, same unit: an unnaturally low score tells as much as a high one."""
-    gate_noise: Annotated[float, Field(ge=0)] = 0.3
+    gate_noise: Annotated[float, Field(ge=0)] = 0.6
     """Spread of one pair's residual in good versions, same unit: small batches may stray by that much over sqrt(n)."""
     gate_min_quality: Annotated[float, Field(gt=0, le=1)] = 0.98
     """Validation NDCG over the base's; erasing 2 % of the interactions costs a retrained model about 1 %."""

@@ -32,8 +32,8 @@ class GateThresholds:
     max_overshoot: float = 0.5
     """Mean score below the target: an unnaturally low score tells as much as a high one. Wider than the other side,
     since a low score is the lesser harm to the person who asked."""
-    noise: float = 0.3
-    """Spread of one pair's residual in good versions, in the same unit: a batch of n pairs may stray by 2 noise /
+    noise: float = 0.6
+    """Spread of one pair's residual in good versions, with room, in the same unit: n pairs may stray by 2 noise /
     sqrt(n) more, or single pairs would fail by chance."""
     min_quality: float = 0.98
     """Validation NDCG over the base's. Deleting 2 % of the interactions at random costs a retrained model about 1 %."""
