@@ -103,10 +103,9 @@ class InteractionGraph:
         Of a graph without a few edges of another it keeps the other's sparsity pattern, with zeros: that is most of the
         work.
         """
-        if self._whole is not None:
+        if self._whole is not None and self._shares_pattern:
             whole, keep = self._whole
-            if self.n_edges >= MOST * whole.n_edges:
-                return whole._pattern(self.degree, keep)
+            return whole._pattern(self.degree, keep)
         ends = torch.cumsum(self.degree, dim=0).int()
         crow = torch.cat((ends.new_zeros(1), ends))
         columns = torch.cat((self.edges[1] + self.n_users, self.edges[0][self.by_item]))
@@ -136,11 +135,16 @@ class InteractionGraph:
         Cost: O(m), no sort; a product costs what one with `adjacency` does.
         """
         kept = keep.double()
-        users, items = (
-            torch.bincount(self.edges[0], kept, self.n_users),
-            torch.bincount(self.edges[1], kept, self.n_items),
-        )
-        return self._pattern(torch.cat((users, items)), keep)
+        users, items = self.edges
+        degree = torch.cat((torch.bincount(users, kept, self.n_users), torch.bincount(items, kept, self.n_items)))
+        if self._whole is None or not self._shares_pattern:
+            return self._pattern(degree, keep)
+        whole, stays = self._whole  # the pattern is the whole graph's, so the choice is told in its edges
+        return whole._pattern(degree, stays.masked_scatter(stays, keep))
+
+    @property
+    def _shares_pattern(self) -> bool:
+        return self._whole is not None and self.n_edges >= MOST * self._whole[0].n_edges
 
     def find(self, edges: Tensor) -> tuple[Tensor, Tensor]:
         """Positions of edges in this graph.

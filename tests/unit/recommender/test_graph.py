@@ -76,3 +76,28 @@ def test_rows_out_of_range_are_refused() -> None:
 
 def _among(graph: InteractionGraph, edges: torch.Tensor) -> torch.Tensor:
     return InteractionGraph(graph.n_users, graph.n_items, edges).contains(graph.edges)
+
+
+@pytest.mark.parametrize("step", [25, 2], ids=["few gone, the pattern is shared", "half gone, it is not"])
+def test_thinning_what_is_left_of_a_graph(step: int) -> None:
+    """Its pattern may be the whole graph's: what is thinned must be told in the right edges."""
+    whole = random_graph(30, 20, 300, 1)
+    rest = whole.without(whole.edges[:, ::step])
+    keep = torch.rand(rest.n_edges, generator=torch.Generator().manual_seed(0)) > 0.3
+    kept = InteractionGraph(30, 20, rest.edges[:, keep])
+
+    thinned = rest.thinned(keep).to_dense()
+
+    torch.testing.assert_close(thinned, kept.adjacency.to_dense())
+
+
+def test_a_chain_of_deletions_is_one_deletion() -> None:
+    whole = random_graph(30, 20, 300, 1)
+    first, second = whole.edges[:, ::30], whole.edges[:, 5::30]
+
+    rest = whole.without(first).without(second)
+    at_once = whole.without(torch.cat((first, second), dim=1))
+
+    assert torch.equal(rest.edges, at_once.edges)
+    assert torch.equal(rest.degree, at_once.degree)
+    torch.testing.assert_close(rest.adjacency.to_dense(), at_once.adjacency.to_dense())
