@@ -10,6 +10,7 @@ former.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import mean
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cells import cell, data_dir
-from benchmarks.gate import MODELS, recipe_of
+from benchmarks.experiment import MODELS, recipe_of
 from service.evaluation.protocols import Split, scenario
 from service.evaluation.trained import Shelf
 from service.interactions.readers import read_dataset
@@ -42,6 +43,8 @@ SUBSETS: Final = {
     "shadow, all features": len(FEATURES),
 }
 """Linear regressions on the first so many features."""
+FEWER: Final = (50, 100, 200, 400, 800, 1_600)
+"""Pairs of the shadow that a smaller base would have."""
 
 
 def measure() -> dict[str, Any]:
@@ -78,17 +81,25 @@ def _ways(state: TrainedState, remaining: Any, edges: Tensor, shadow: Shadow) ->
     without = state.graph.without(shadow.edges)
     known = features(swap_graph(state, without), without, shadow.edges, shadow.edges)
     wanted = features(swapped, remaining, edges, edges)
-    expectation = learn_expectation(state, shadow, calibration)
-    corrector = Corrector(state, expectation, calibration)
-    corrected = swapped + corrector.meet(swapped, remaining, edges, expectation(wanted))
+
+    def shipped(learnt_from: Shadow) -> Tensor:
+        corrector = Corrector(state, learn_expectation(state, learnt_from, calibration), calibration)
+        aims = corrector.aims(swapped, remaining, edges, "forget", edges)
+        return _scores(state, swapped + corrector.meet(swapped, remaining, edges, aims), edges)
+
     return {
         "graph swap": _scores(state, swapped, edges),
         "one factor for all rows": _scores(state, torch.lerp(state.readout, swapped, factor), edges),
         "quantiles of held-out pairs like it": calibration.targets(state, edges),
         **{name: _linear(known[:, :count], shadow.scores)(wanted[:, :count]) for name, count in SUBSETS.items()},
         "shadow, all features and their products": Expectation.fit(known, shadow.scores)(wanted),
-        "what ships: with level and correction": _scores(state, corrected, edges),
+        "what ships: with level and correction": shipped(shadow),
+        **{f"the same, learnt from {count} pairs": shipped(_fewer(shadow, count)) for count in FEWER},
     }
+
+
+def _fewer(shadow: Shadow, count: int) -> Shadow:
+    return replace(shadow, edges=shadow.edges[:, :count], scores=shadow.scores[:count])
 
 
 def _linear(features: Tensor, scores: Tensor) -> Callable[[Tensor], Tensor]:

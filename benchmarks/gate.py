@@ -18,13 +18,11 @@ from typing import Any, Final
 import torch
 from torch import Generator, Tensor
 
-from benchmarks.cells import ROOT, cell, data_dir
-from benchmarks.methods import METHODS as benchmark_methods
+from benchmarks.cells import cell, data_dir
+from benchmarks.experiment import MODELS, encoders_of, recipe_of
 from service.evaluation.corruption import Case, corruptions
 from service.evaluation.encoders import EncoderShelf
 from service.evaluation.gate import Gate
-from service.evaluation.grid import Grid, Recipe
-from service.evaluation.methods import METHODS
 from service.evaluation.protocols import Split
 from service.evaluation.trained import Shelf
 from service.interactions.readers import read_dataset
@@ -35,8 +33,6 @@ from service.unlearning.simulation import share_of_pairs
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import UnlearnRec
 
-MODELS: Final = ROOT / ".cache" / "evaluation" / "models"
-GRIDS: Final = {"ml-100k": "smoke", "ml-1m": "main"}
 DRAWS: Final = {"ml-100k": 8, "ml-1m": 4}
 SEED: Final = 4_242
 FIGURES: Final = ("forget_residual", "quality_ratio", "drift")
@@ -81,18 +77,12 @@ REQUESTS: Final[dict[str, Draw]] = {
 }
 
 
-def recipe_of(dataset: str) -> Recipe:
-    """How the experiment trains LightGCN on a data set."""
-    grid = Grid.read(ROOT / "benchmarks" / "grids" / f"{GRIDS[dataset]}.toml", {*METHODS, *benchmark_methods})
-    return grid.recipe(dataset, "lightgcn")
-
-
 def base(dataset: str) -> tuple[TrainedState, UnlearnRec]:
     """The base of the experiment (`benchmarks/grids`), and the method that the service ships, prepared for it."""
     recipe = recipe_of(dataset)
     split = Split.of(read_dataset(data_dir() / dataset))
     state = Shelf(MODELS).clean(split, recipe.backbone, recipe.training).state
-    encoder, _ = EncoderShelf(MODELS / "encoders").get(state, PretrainingConfig(), recipe.training)
+    encoder, _ = EncoderShelf(encoders_of(dataset)).get(state, PretrainingConfig(), recipe.training)
     method = UnlearnRec({"forget": encoder})
     method.prepare(state)
     return state, method
@@ -146,6 +136,6 @@ def _spread(values: list[float]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    for each in GRIDS:
+    for each in DRAWS:
         if Path(data_dir() / each).is_dir():
             cell(f"gate-{each}", lambda each=each: measure(each))  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,14 @@ def aims(cell: Mapping[str, Any] | None) -> str:
     """Lowest and highest correlation and slope of each way over the bases."""
     if cell is None:
         return MISSING
-    rows = [[name, _range(way["correlation"]), _range(way["slope"])] for name, way in cell["ways"].items()]
+    ways = sorted(cell["ways"].items(), key=lambda named: _by_numbers(named[0]))
+    rows = [[name, _range(way["correlation"]), _range(way["slope"])] for name, way in ways]
     rows.append(["one retraining, against the mean of the others", f"{cell['ceiling']:.2f}", ""])
     return _table(("aims", "correlation", "slope"), rows)
+
+
+def _by_numbers(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _range(values: Sequence[float]) -> str:

@@ -13,16 +13,15 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from benchmarks.cells import CACHE, RESULTS, commit, data_dir, write_json
-from benchmarks.methods import METHODS as benchmark_methods
-from service.evaluation.grid import Grid, Recipe
-from service.evaluation.methods import METHODS, REFERENCES, MethodContext
+from benchmarks.cells import RESULTS, commit, data_dir, write_json
+from benchmarks.experiment import MODELS, encoders_of, recipe_of
+from service.evaluation.grid import Recipe
+from service.evaluation.methods import METHODS, MethodContext
 from service.evaluation.protocols import Scenario, Split
 from service.evaluation.trained import Shelf
 from service.interactions.readers import read_dataset
@@ -31,8 +30,6 @@ from service.recommender.graph import InteractionGraph
 from service.unlearning.request import Request
 
 PATH: Final = RESULTS / "evaluation" / "cases.json"
-MODELS: Final = CACHE.parent / "evaluation" / "models"
-GRID: Final = Path(__file__).resolve().parents[1] / "grids" / "main.toml"
 DATASET, BACKBONE, METHOD = "ml-1m", "lightgcn", "expunge"
 SEEDS: Final = (0, 1, 2)
 LENGTH: Final = 20
@@ -155,7 +152,7 @@ def measure() -> dict[str, Any]:
     """Trains what is missing, forgets, and tells the three cases."""
     dataset = read_dataset(data_dir() / DATASET)
     split, shelf = Split.of(dataset), Shelf(MODELS)
-    recipe = Grid.read(GRID, {*METHODS, *benchmark_methods}, REFERENCES).recipe(DATASET, BACKBONE)
+    recipe = recipe_of(DATASET, BACKBONE)
     clean = shelf.clean(split, recipe.backbone, recipe.training, SEEDS[0]).state.readout
     cases = choose(clean, split.train)
     edges = torch.cat([case.edges for case in cases], dim=1)
@@ -201,7 +198,7 @@ def _readouts(split: Split, scenario: Scenario, shelf: Shelf, recipe: Recipe) ->
         context = MethodContext(
             training=recipe.training,
             seed=seed,
-            encoders=MODELS / DATASET / recipe.backbone.name,
+            encoders=encoders_of(DATASET, BACKBONE),
             retrained=lambda arguments=arguments: shelf.retrained(*arguments),  # type: ignore[misc]
         )
         method = METHODS[METHOD].make(context)

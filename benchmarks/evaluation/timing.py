@@ -15,9 +15,8 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.cells import ROOT, cell, data_dir
-from benchmarks.methods import METHODS as benchmark_methods
-from service.evaluation.grid import Grid
+from benchmarks.cells import cell, data_dir
+from benchmarks.experiment import MODELS, encoders_of, recipe_of
 from service.evaluation.methods import METHODS, MethodContext
 from service.evaluation.protocols import Split, scenario
 from service.evaluation.trained import Shelf
@@ -25,7 +24,6 @@ from service.interactions.readers import read_dataset
 from service.recommender.training import Training
 from service.unlearning.request import Request
 
-MODELS: Final = ROOT / ".cache" / "evaluation" / "models"
 TIMED: Final = ("graph_swap", "amplified_swap", "expunge", "unlearnrec_0", "scif")
 EPOCHS: Final = 2
 REPEATS: Final = 5
@@ -33,8 +31,7 @@ REPEATS: Final = 5
 
 def measure() -> dict[str, Any]:
     """Seconds: of a whole retraining (some epochs, times their number), and of a request by method."""
-    grid = Grid.read(ROOT / "benchmarks" / "grids" / "main.toml", {*METHODS, *benchmark_methods})
-    recipe = grid.recipe("ml-1m", "lightgcn")
+    recipe = recipe_of("ml-1m")
     split = Split.of(read_dataset(data_dir() / "ml-1m"))
     shelf = Shelf(MODELS)
     state = shelf.clean(split, recipe.backbone, recipe.training).state
@@ -46,7 +43,7 @@ def measure() -> dict[str, Any]:
     context = MethodContext(
         recipe.training,
         0,
-        MODELS / "encoders",
+        encoders_of("ml-1m"),
         lambda: shelf.retrained(split, asked, recipe.backbone, recipe.training, 0),
     )
     return {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,11 +12,12 @@ import numpy as np
 import torch
 
 from service.evaluation.cost import Cost, measured
+from service.recommender.arrays import array_text, text_array, write_arrays
 from service.recommender.training import TrainingConfig
 from service.unlearning.encoder import InfluenceEncoder
 from service.unlearning.pretraining import Pretraining, PretrainingConfig
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import Mode, Request
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import FineTuningConfig, UnlearnRec
 
@@ -35,7 +35,7 @@ class EncoderShelf:
     report: Callable[[int, int], None] | None = None
 
     def get(
-        self, state: TrainedState, config: PretrainingConfig, training: TrainingConfig | None = None
+        self, state: TrainedState, config: PretrainingConfig, training: TrainingConfig
     ) -> tuple[InfluenceEncoder, Cost]:
         """The encoder of a base, and what its pre-training took when it was made.
 
@@ -44,34 +44,26 @@ class EncoderShelf:
             config: settings of the pre-training.
             training: those of the base, for the shadow; an encoder without a correction has none.
         """
-        training = training if config.correct else None
-        path = self.folder / f"encoder-{config.mode}-{config.seed}-{_digest(state, config, training)}.npz"
+        shadow = training if config.correct else None
+        path = self.folder / f"encoder-{config.mode}-{config.seed}-{_digest(state, config, shadow)}.npz"
         if not path.exists():
-            self._make(path, state, config, training)
+            self._make(path, state, config, shadow)
         with np.load(path, allow_pickle=False) as stored:
-            facts = json.loads(stored["facts"].tobytes().decode())
+            facts = json.loads(array_text(stored["facts"]))
             tensors = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "facts"}
         encoder = InfluenceEncoder.from_tensors(facts["encoder"], tensors, state.e0.device)
         return encoder, Cost(facts["seconds"], facts["peak_bytes"])
 
-    def _make(
-        self, path: Path, state: TrainedState, config: PretrainingConfig, training: TrainingConfig | None
-    ) -> None:
+    def _make(self, path: Path, state: TrainedState, config: PretrainingConfig, shadow: TrainingConfig | None) -> None:
         told = self.report
         result, cost = measured(
-            lambda: Pretraining(state, config, training).run(
+            lambda: Pretraining(state, config, shadow).run(
                 None if told is None else lambda report: told(report.step, report.steps)
             ),
             state.e0.device,
         )
         facts = asdict(cost) | {"encoder": result.encoder.facts()}
-        arrays = {name: tensor.numpy() for name, tensor in result.encoder.tensors().items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        with aside.open("wb") as file:
-            content = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
-            np.savez(file, allow_pickle=False, facts=content, **arrays)
-        aside.replace(path)
+        write_arrays(path, {"facts": text_array(json.dumps(facts)), **result.encoder.tensors()})
 
 
 @dataclass
@@ -83,18 +75,18 @@ class PretrainedUnlearnRec(Unlearner):
 
     Args:
         pretraining: of the encoder.
-        mode: the one that requests must have; default the encoder's. What an encoder without steps of its own has
-            learnt from a shadow serves both.
         shelf: where encoders are kept.
-        training: of the base, for a shadow; None trains none.
+        training: of the base: its shadow is trained like it, and fine-tuning takes batches of its size.
         epochs: of fine-tuning.
-        training: settings of the base.
+        mode: the one that requests must have; default the encoder's. An encoder without steps of its own knows only
+            what a shadow taught it, which serves both.
     """
 
     pretraining: PretrainingConfig
     shelf: EncoderShelf
-    training: TrainingConfig | None = None
+    training: TrainingConfig
     epochs: int = 0
+    mode: Mode | None = None
     oneoff: Cost | None = field(default=None, init=False)
     """What the pre-training took when it was done: reading its outcome takes nothing."""
 
@@ -103,8 +95,8 @@ class PretrainedUnlearnRec(Unlearner):
     def prepare(self, state: TrainedState) -> None:
         """Pre-trains the encoder, or reads it."""
         encoder, self.oneoff = self.shelf.get(state, self.pretraining, self.training)
-        tuning = FineTuningConfig(seed=self.pretraining.seed)
-        self._method = UnlearnRec({self.pretraining.mode: encoder}, self.epochs, tuning)
+        tuning = FineTuningConfig(batch_size=self.training.batch_size, seed=self.pretraining.seed)
+        self._method = UnlearnRec({self.mode or self.pretraining.mode: encoder}, self.epochs, tuning)
         self._method.prepare(state)
 
     def forget(self, state: TrainedState, request: Request) -> ForgetResult:
@@ -112,8 +104,8 @@ class PretrainedUnlearnRec(Unlearner):
         return self._method.forget(state, request)
 
 
-def _digest(state: TrainedState, config: PretrainingConfig, training: TrainingConfig | None) -> str:
-    settings = [state.backbone.config(), asdict(config), None if training is None else asdict(training)]
+def _digest(state: TrainedState, config: PretrainingConfig, shadow: TrainingConfig | None) -> str:
+    settings = [state.backbone.config(), asdict(config), None if shadow is None else asdict(shadow)]
     tensors = state.tensors()
     parts = (tensors[name].numpy().tobytes() for name in ("e0", "edges", "validation"))
     return hashlib.sha256(b"".join((json.dumps(settings, sort_keys=True).encode(), *parts))).hexdigest()[:16]

@@ -96,20 +96,21 @@ def _unlearnrec(epochs: int, readout: str = "sum0_masked") -> Callable[[MethodCo
 
         options: dict[str, Any] = {"readout": readout}
         config = PretrainingConfig.published(seed=context.seed, encoder=EncoderConfig(**options))
-        return PretrainedUnlearnRec(config, EncoderShelf(context.encoders, context.report), epochs=epochs)
+        shelf = EncoderShelf(context.encoders, context.report)
+        return PretrainedUnlearnRec(config, shelf, context.training, epochs)
 
     return make
 
 
 def _expunge(mode: Mode) -> Callable[[MethodContext], Unlearner]:
-    """What the service ships."""
+    """What the service ships; one shadow serves both modes."""
 
     def make(context: MethodContext) -> Unlearner:
         from service.evaluation.encoders import EncoderShelf, PretrainedUnlearnRec
         from service.unlearning.pretraining import PretrainingConfig
 
-        config = PretrainingConfig(mode=mode, seed=context.seed)
-        return PretrainedUnlearnRec(config, EncoderShelf(context.encoders, context.report), context.training)
+        shelf = EncoderShelf(context.encoders, context.report)
+        return PretrainedUnlearnRec(PretrainingConfig(seed=context.seed), shelf, context.training, mode=mode)
 
     return make
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from service.evaluation.protocols import Scenario, Split
+from service.recommender.arrays import write_arrays
 from service.recommender.backbones import Backbone
 from service.recommender.graph import InteractionGraph
 from service.recommender.training import EpochReport, Training, TrainingConfig
@@ -83,16 +83,11 @@ class Shelf:
         backbone: Backbone,
         config: TrainingConfig,
     ) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         told = self.report
         run = Training(backbone, graph, validation, config)
         result = run.run(None if told is None else lambda epoch: told(name, epoch))
-        # A name of its own for each process: two that need the same model both train it, and agree.
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        with aside.open("wb") as file:
-            seconds = np.array([epoch.seconds for epoch in result.history])
-            np.savez(file, allow_pickle=False, e0=result.e0.cpu().numpy(), seconds=seconds)
-        aside.replace(path)
+        # Two processes that need the same model both train it, and agree.
+        write_arrays(path, {"e0": result.e0, "seconds": np.array([epoch.seconds for epoch in result.history])})
 
 
 def _digest(backbone: Backbone, config: TrainingConfig, graph: InteractionGraph) -> str:

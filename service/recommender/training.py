@@ -1,7 +1,6 @@
 """Training a backbone from scratch: epochs, early stopping, checkpoints."""
 
 import json
-import os
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from service.recommender.arrays import array_text, text_array, write_arrays
 from service.recommender.backbones.base import Backbone
 from service.recommender.graph import InteractionGraph
 from service.recommender.ranking import RankingQuality, ranking_quality
@@ -183,17 +183,7 @@ class Training:
         adam = self.optimiser.state[self.e0]
         tensors = {"e0": self.e0.detach(), "best": self.best, "random": self.generator.get_state()}
         tensors |= {name: adam[name] for name in ("step", "exp_avg", "exp_avg_sq")}
-        aside = path.with_name(path.name + ".tmp")
-        with aside.open("wb") as file:
-            np.savez(
-                file,
-                allow_pickle=False,
-                facts=np.frombuffer(_facts(self).encode(), dtype=np.uint8),
-                **{name: tensor.cpu().numpy() for name, tensor in tensors.items()},
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        write_arrays(path, {"facts": text_array(_facts(self)), **tensors})
 
     def load(self, path: Path) -> None:
         """Takes up a checkpoint.
@@ -202,7 +192,7 @@ class Training:
             ValueError: it was made with another configuration, backbone or graph.
         """
         with np.load(path, allow_pickle=False) as stored:
-            facts = _read_facts(stored["facts"].tobytes().decode())
+            facts = _read_facts(array_text(stored["facts"]))
             if facts["fingerprint"] != _fingerprint(self):
                 msg = f"Checkpoint {path.name} belongs to other settings or data; move it away to start afresh."
                 raise ValueError(msg)

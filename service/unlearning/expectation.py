@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from service.recommender.graph import InteractionGraph
+from service.recommender.losses import pair_scores
 from service.unlearning.metric import ReadoutMetric
 from service.unlearning.state import TrainedState
 
@@ -101,7 +102,7 @@ class PairFeatures:
 
     def _other_means(self, remaining: InteractionGraph, revoked: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
         """Means of the base's scores over the interactions that the pair's user, and its item, keep: (m,) each."""
-        scores = _pair_scores(self.state, revoked)
+        scores = _scores(self.state, revoked)
         users = self.user_sum.index_add(0, revoked[0], -scores)
         items = self.item_sum.index_add(0, revoked[1], -scores)
         return (
@@ -136,7 +137,7 @@ class Expectation:
             scores: (m,) the shadow's scores of them, on the base's scale.
         """
         mean, scale = features.mean(dim=0), features.std(dim=0, correction=0).clamp(min=1e-6)
-        terms = _terms((features - mean) / scale).double()
+        terms = _terms(_standardised(features, mean, scale)).double()
         penalty = torch.full((terms.shape[1],), RIDGE * terms.shape[0], dtype=torch.float64, device=terms.device)
         penalty[0] = 0.0
         normal = terms.T @ terms
@@ -146,7 +147,7 @@ class Expectation:
 
     def __call__(self, features: Tensor) -> Tensor:
         """(m, k) features -> (m,) scores."""
-        standardised = ((features - self.mean) / self.scale).clamp(-CLIP, CLIP)
+        standardised = _standardised(features, self.mean, self.scale)
         k = standardised.shape[1]
         square = standardised.new_zeros(k, k)
         first, second = torch.triu_indices(k, k, device=square.device)
@@ -173,11 +174,15 @@ class Expectation:
         return cls(*(tensors[f"expectation_{name}"].to(device) for name in ("mean", "scale", "weight")))
 
 
+def _standardised(features: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    return ((features - mean) / scale).clamp(-CLIP, CLIP)
+
+
 def _terms(standardised: Tensor) -> Tensor:
     """(m, k) -> (m, 1 + k + k (k + 1) / 2): a one, the features, and their products in pairs."""
-    clipped = standardised.clamp(-CLIP, CLIP)
-    first, second = torch.triu_indices(clipped.shape[1], clipped.shape[1], device=clipped.device)
-    return torch.cat((torch.ones_like(clipped[:, :1]), clipped, clipped[:, first] * clipped[:, second]), dim=1)
+    first, second = torch.triu_indices(standardised.shape[1], standardised.shape[1], device=standardised.device)
+    one, products = torch.ones_like(standardised[:, :1]), standardised[:, first] * standardised[:, second]
+    return torch.cat((one, standardised, products), dim=1)
 
 
 def _score_sums(state: TrainedState) -> tuple[Tensor, Tensor]:
@@ -185,11 +190,11 @@ def _score_sums(state: TrainedState) -> tuple[Tensor, Tensor]:
     graph = state.graph
     users, items = state.e0.new_zeros(graph.n_users), state.e0.new_zeros(graph.n_items)
     for part in torch.split(graph.edges, CHUNK, dim=1):
-        scores = _pair_scores(state, part.long())
+        scores = _scores(state, part.long())
         users.index_add_(0, part[0].long(), scores)
         items.index_add_(0, part[1].long(), scores)
     return users, items
 
 
-def _pair_scores(state: TrainedState, edges: Tensor) -> Tensor:
-    return (state.readout[edges[0]] * state.readout[edges[1] + state.graph.n_users]).sum(dim=1)
+def _scores(state: TrainedState, edges: Tensor) -> Tensor:
+    return pair_scores(state.readout, state.graph.n_users, edges[0], edges[1])

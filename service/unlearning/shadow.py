@@ -24,6 +24,8 @@ SHADOW_SEEDS = 10_000
 """Added to the seed of a base's training: a shadow shares no random number with it."""
 MIN_PAIRS = 4_000
 """A shadow leaves out at least so many pairs, but no more than a twentieth of all."""
+FEWEST_PAIRS = 300
+"""From fewer pairs than these the regression learns noise, and quantiles are the better aim (docs/learning.md)."""
 _ROUNDS = 24
 
 
@@ -85,9 +87,9 @@ def learn_expectation(
     own pairs, and the level is set at which their rank among held-out scores is the one that they have in the shadow.
 
     Returns:
-        None where the shadow has no pair to show, as each that it does without was the last of its row.
+        None where the shadow has fewer than FEWEST_PAIRS to show, pairs that were the last of their row not counted.
     """
-    if not shadow.edges.shape[1]:
+    if shadow.edges.shape[1] < FEWEST_PAIRS:
         return None
     with torch.no_grad():
         remaining = state.graph.without(shadow.edges)

@@ -32,6 +32,7 @@ class FineTuningConfig:
     """The short training that follows the encoder (methods.md section 4.5)."""
 
     batch_size: int = 4096
+    """Interactions in a step; best that of the base's training: smaller ones take longer and forget too much."""
     learning_rate: float = 1e-3
     unlearn_weight: float = 0.05
     """lambda_u. The paper's script has .2, which forgets far more than retraining does on a simulated attack."""

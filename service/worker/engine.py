@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model_store import Array, Manifest, ModelStore
+from model_store import Array, Manifest, ManifestFacts, ModelStore
 from service.evaluation.gate import Gate, GateReport, GateThresholds
 from service.recommender.backbones import make_backbone
 from service.recommender.training import best_device
@@ -21,7 +21,7 @@ from service.unlearning.encoder import InfluenceEncoder
 from service.unlearning.protocol import ForgetResult
 from service.unlearning.request import Request
 from service.unlearning.state import TrainedState
-from service.unlearning.unlearnrec import UnlearnRec
+from service.unlearning.unlearnrec import FineTuningConfig, UnlearnRec
 from service.worker.demand import Demand, Keys, Mode, Targets
 
 EMBEDDINGS = "embeddings.safetensors"
@@ -120,7 +120,8 @@ class UnlearningEngine:
         self.state, self.user_keys, self.item_keys = loaded.state, loaded.user_keys, loaded.item_keys
         self._origin = loaded.manifest.facts
         device = self.state.e0.device
-        self.method = UnlearnRec({mode: _encoder(store, encoders[mode], device) for mode in _modes(encoders)})
+        learnt = {mode: _encoder(store, encoders[mode], device) for mode in _modes(encoders)}
+        self.method = UnlearnRec(learnt, fine_tuning=_fine_tuning(self._origin))
         self.method.prepare(self.state)
         self._gate = Gate(self.state, _thresholds(settings), self._origin.seed)
         self._settled: tuple[Demand, Request] | None = None
@@ -209,6 +210,11 @@ def embedding_tensors(result: ForgetResult, user_keys: Keys, item_keys: Keys) ->
         "user_degrees": result.graph.user_degree.int().cpu().numpy(),
         "item_degrees": result.graph.item_degree.int().cpu().numpy(),
     }
+
+
+def _fine_tuning(origin: ManifestFacts) -> FineTuningConfig:
+    training = origin.config.get("training")  # an adopted base was trained elsewhere
+    return FineTuningConfig() if training is None else FineTuningConfig(batch_size=training["batch_size"])
 
 
 def _encoder(store: ModelStore, number: int, device: torch.device) -> InfluenceEncoder:
