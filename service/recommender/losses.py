@@ -12,21 +12,29 @@ if TYPE_CHECKING:
 
 def pair_scores(readout: Tensor, n_users: int, users: Tensor, items: Tensor) -> Tensor:
     """y_ui = <ebar_u, ebar_i> for pairs: readout (n, d), users and items (b,) rows -> (b,)."""
-    return (readout[users] * readout[items + n_users]).sum(dim=-1)
+    return (rows_of(readout, users) * rows_of(readout, items + n_users)).sum(dim=-1)
+
+
+def rows_of(table: Tensor, rows: Tensor) -> Tensor:
+    """(n, d) table and (m,) integer rows -> (m, d). Indexing gives the same, at several times the cost on a CPU."""
+    return table.index_select(0, rows)
 
 
 def bpr_loss(readout: Tensor, n_users: int, batch: "Triples") -> Tensor:
     """Mean over the batch of softplus(y_uj - y_ui) = -log sig(y_ui - y_uj) (Rendle et al., UAI 2009)."""
-    user = readout[batch.users]  # (b, d)
-    preferred = readout[batch.positives + n_users] - readout[batch.negatives + n_users]  # (b, d)
+    user = rows_of(readout, batch.users)  # (b, d)
+    preferred = rows_of(readout, batch.positives + n_users) - rows_of(readout, batch.negatives + n_users)  # (b, d)
     return softplus(-(user * preferred).sum(dim=-1)).mean()
 
 
 def l2_loss(e0: Tensor, n_users: int, batch: "Triples") -> Tensor:
-    """Half the squared norm of the batch's layer-0 rows, over the batch size."""
-    rows = (e0[batch.users], e0[batch.positives + n_users], e0[batch.negatives + n_users])
-    squares = rows[0].square().sum() + rows[1].square().sum() + rows[2].square().sum()
-    return squares / (2 * batch.users.numel())
+    """Half the squared norm of the batch's layer-0 rows, over the batch size; a row counts as often as it is named.
+
+    Counting costs O(b + n d) and no copy of the rows.
+    """
+    named = torch.cat((batch.users, batch.positives + n_users, batch.negatives + n_users))
+    times = torch.bincount(named, minlength=e0.shape[0]).to(e0.dtype)
+    return (e0.square().sum(dim=1) @ times) / (2 * batch.users.numel())
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:

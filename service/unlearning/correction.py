@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from service.recommender.graph import InteractionGraph
+from service.recommender.losses import rows_of
 from service.unlearning.metric import ReadoutMetric
 
 SLACK = 0.03
@@ -48,14 +49,14 @@ def least_disturbance(
     users, user_of = torch.unique(edges[0], return_inverse=True)
     items, item_of = torch.unique(edges[1], return_inverse=True)
     system = _System(
-        readout[users],
-        readout[items + remaining.n_users],
+        rows_of(readout, users),
+        rows_of(readout, items + remaining.n_users),
         _Pattern(user_of, item_of, users.numel(), items.numel()),
         1 / (remaining.user_degree[users].float() + 1),
         1 / (remaining.item_degree[items].float() + 1),
         metric,
     )
-    wanted = (aims - (system.users[user_of] * system.items[item_of]).sum(dim=1))[system.pattern.order]
+    wanted = aims[system.pattern.order] - system.pattern.products(system.users, system.items)
     user_change, item_change = system.changes(system.solve(wanted))
     change[users], change[items + remaining.n_users] = user_change, item_change
     return change
@@ -71,6 +72,12 @@ class _Pattern:
         self.shape = (n_users, n_items)
         self.rows = _starts(self.user_of, n_users)
         self.columns = _starts(self.item_of, n_items)
+        self.pairs = self.matrix(torch.zeros(self.user_of.numel(), device=self.user_of.device))
+
+    def products(self, users: Tensor, items: Tensor) -> Tensor:
+        """(m,) <users_u, items_i> of each pair, in pattern order: no copy of a row is made."""
+        products: Tensor = torch.sparse.sampled_addmm(self.pairs, users, items.T, beta=0.0).values()
+        return products
 
     def matrix(self, values: Tensor) -> Tensor:
         """(n_users, n_items) with (m,) values in pattern order."""
@@ -99,8 +106,9 @@ class _System:
         item_freedom: Tensor,
         metric: ReadoutMetric,
     ) -> None:
-        self.users, self.items, self.pattern = users, items, pattern
+        self.pattern = pattern
         self.user_freedom, self.item_freedom = user_freedom[:, None], item_freedom[:, None]
+        self.users, self.items = users, items
         self.item_directions, self.user_directions = items @ metric.items_inverse, users @ metric.users_inverse
         item_leverage = (self.item_directions * items).sum(dim=1)
         user_leverage = (self.user_directions * users).sum(dim=1)
@@ -116,8 +124,7 @@ class _System:
 
     def product(self, alpha: Tensor) -> Tensor:
         user_change, item_change = self.changes(alpha)
-        u, i = self.pattern.user_of, self.pattern.item_of
-        moved = (user_change[u] * self.items[i]).sum(dim=1) + (self.users[u] * item_change[i]).sum(dim=1)
+        moved = self.pattern.products(user_change, self.items) + self.pattern.products(self.users, item_change)
         return moved + self.slack * alpha
 
     def solve(self, wanted: Tensor) -> Tensor:

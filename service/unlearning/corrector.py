@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from service.recommender.graph import InteractionGraph
-from service.recommender.losses import pair_scores
+from service.recommender.losses import pair_scores, rows_of
 from service.unlearning.calibration import Calibration
 from service.unlearning.correction import least_disturbance
 from service.unlearning.expectation import Expectation, PairFeatures
@@ -107,7 +107,8 @@ class Corrector:
 
     def _moved(self, readout: Tensor, change: Tensor, edges: Tensor) -> Tensor:
         users, items = edges[0], edges[1] + self.state.graph.n_users
-        return (change[users] * readout[items]).sum(dim=1) + (readout[users] * change[items]).sum(dim=1)
+        by_user = (rows_of(change, users) * rows_of(readout, items)).sum(dim=1)
+        return by_user + (rows_of(readout, users) * rows_of(change, items)).sum(dim=1)
 
     def _scores(self, readout: Tensor, edges: Tensor) -> Tensor:
         return pair_scores(readout, self.state.graph.n_users, edges[0], edges[1])

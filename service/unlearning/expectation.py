@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from service.recommender.graph import InteractionGraph
-from service.recommender.losses import pair_scores
+from service.recommender.losses import pair_scores, rows_of
 from service.unlearning.metric import ReadoutMetric
 from service.unlearning.state import TrainedState
 
@@ -36,6 +36,7 @@ CLIP = 4.0  # standard deviations: a pair unlike all that the shadow left out is
 _WITHOUT_EDGE = FEATURES.index("score without the edge")
 RIDGE = 5e-2  # times the number of pairs, on standardised terms
 CHUNK = 32_768
+AT_ONCE = 4_096  # pairs whose rows are copied at a time: they fit into a cache
 
 
 class PairFeatures:
@@ -68,17 +69,29 @@ class PairFeatures:
         Returns:
             (m, len(FEATURES)) float32. Cost: O(m d^2 + k d).
         """
-        state, n_users = self.state, self.state.graph.n_users
-        u, i = edges[0], edges[1] + n_users
-        base_user, base_item = state.readout[u], state.readout[i]  # (m, d)
-        user, item = swapped[u], swapped[i]
-        user0, item0 = state.e0[u], state.e0[i]
-        user_degree = remaining.user_degree[edges[0]].float()
-        item_degree = remaining.item_degree[edges[1]].float()
+        user_means, item_means = self._other_means(remaining, revoked, edges)
+        parts = (torch.split(part, AT_ONCE) for part in (edges[0], edges[1], user_means, item_means))
+        return torch.cat([self._features(swapped, remaining, *part) for part in zip(*parts, strict=True)])
+
+    def _features(
+        self,
+        swapped: Tensor,
+        remaining: InteractionGraph,
+        users: Tensor,
+        items: Tensor,
+        user_mean: Tensor,
+        item_mean: Tensor,
+    ) -> Tensor:
+        state = self.state
+        u, i = users, items + state.graph.n_users
+        base_user, base_item = rows_of(state.readout, u), rows_of(state.readout, i)  # (m, d)
+        user, item = rows_of(swapped, u), rows_of(swapped, i)
+        user0, item0 = rows_of(state.e0, u), rows_of(state.e0, i)
+        user_degree = remaining.user_degree[users].float()
+        item_degree = remaining.item_degree[items].float()
         score = (user * item).sum(dim=1)
         own = (user0 * item0).sum(dim=1)
         surprise = torch.sigmoid(-score)
-        user_mean, item_mean = self._other_means(remaining, revoked, edges)
         columns = (
             (base_user * base_item).sum(dim=1),
             score,
