@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -196,7 +196,7 @@ def _readouts(split: Split, scenario: Scenario, shelf: Shelf, recipe: Recipe) ->
         arguments = (split, scenario, recipe.backbone, recipe.training, seed)
         state = shelf.base(*arguments).state
         context = MethodContext(
-            training=recipe.training,
+            training=replace(recipe.training, seed=seed),
             seed=seed,
             encoders=encoders_of(DATASET, BACKBONE),
             retrained=lambda arguments=arguments: shelf.retrained(*arguments),  # type: ignore[misc]

@@ -14,7 +14,7 @@ import torch
 from service.evaluation.cost import Cost, measured
 from service.recommender.arrays import array_text, text_array, write_arrays
 from service.recommender.training import TrainingConfig
-from service.unlearning.encoder import InfluenceEncoder
+from service.unlearning.encoder import InfluenceEncoder, OutdatedEncoder
 from service.unlearning.pretraining import Pretraining, PretrainingConfig
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
 from service.unlearning.request import Mode, Request
@@ -48,11 +48,11 @@ class EncoderShelf:
         path = self.folder / f"encoder-{config.mode}-{config.seed}-{_digest(state, config, shadow)}.npz"
         if not path.exists():
             self._make(path, state, config, shadow)
-        with np.load(path, allow_pickle=False) as stored:
-            facts = json.loads(array_text(stored["facts"]))
-            tensors = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "facts"}
-        encoder = InfluenceEncoder.from_tensors(facts["encoder"], tensors, state.e0.device)
-        return encoder, Cost(facts["seconds"], facts["peak_bytes"])
+        try:
+            return _read(path, state.e0.device)
+        except OutdatedEncoder:
+            self._make(path, state, config, shadow)
+            return _read(path, state.e0.device)
 
     def _make(self, path: Path, state: TrainedState, config: PretrainingConfig, shadow: TrainingConfig | None) -> None:
         told = self.report
@@ -102,6 +102,13 @@ class PretrainedUnlearnRec(Unlearner):
     def forget(self, state: TrainedState, request: Request) -> ForgetResult:
         """What `UnlearnRec` makes of it."""
         return self._method.forget(state, request)
+
+
+def _read(path: Path, device: torch.device) -> tuple[InfluenceEncoder, Cost]:
+    with np.load(path, allow_pickle=False) as stored:
+        facts = json.loads(array_text(stored["facts"]))
+        tensors = {name: torch.from_numpy(stored[name]) for name in stored.files if name != "facts"}
+    return InfluenceEncoder.from_tensors(facts["encoder"], tensors, device), Cost(facts["seconds"], facts["peak_bytes"])
 
 
 def _digest(state: TrainedState, config: PretrainingConfig, shadow: TrainingConfig | None) -> str:

@@ -11,8 +11,15 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 from service.recommender.propagation import product
-from service.unlearning.expectation import Expectation
+from service.unlearning.expectation import FORM, Expectation
 from service.unlearning.idm import InfluenceDependencyMatrix
+
+EXPECTATION = "expectation"
+"""In the facts of an encoder: the form of what it expects of forgotten pairs."""
+
+
+class OutdatedEncoder(ValueError):
+    """An encoder's numbers mean something else in this version of the program."""
 
 
 @dataclass(frozen=True)
@@ -123,19 +130,28 @@ class InfluenceEncoder:
     def from_tensors(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device | None = None
     ) -> InfluenceEncoder:
-        """The encoder that `tensors` and `facts` described."""
+        """The encoder that `tensors` and `facts` described.
+
+        Raises:
+            OutdatedEncoder: another version of this program learnt what a forgotten pair should score.
+        """
         options = dict(config)
+        form = options.pop(EXPECTATION, None)
+        expectation = Expectation.from_tensors(tensors, device)
+        if expectation is not None and form != FORM:
+            msg = "The influence encoder was made by another version of this program; pre-train it anew."
+            raise OutdatedEncoder(msg)
         # Encoders made before the correction was one of pairs named the factor of the one of rows; 1 was none.
         amplification = options.pop("amplification", None)
         if amplification is not None:
             options["correct"] = amplification != 1.0
         mlp = tuple(tensors[f"mlp{i}"].to(device) for i in range(4))
         h0, weight = tensors["h0"].to(device), tensors["weight"].to(device)
-        return cls(EncoderConfig(**options), h0, weight, mlp, Expectation.from_tensors(tensors, device))
+        return cls(EncoderConfig(**options), h0, weight, mlp, expectation)
 
     def facts(self) -> dict[str, Any]:
         """The configuration as plain values, for a manifest."""
-        return asdict(self.config)
+        return asdict(self.config) | ({} if self.expectation is None else {EXPECTATION: FORM})
 
     def copy(self) -> InfluenceEncoder:
         """An encoder with tensors of its own."""

@@ -32,6 +32,8 @@ FEATURES = (
     "mean of the user's other scores",
     "mean of the item's other scores",
 )
+FORM = 2
+"""What the stored numbers mean: raise it whenever the features or their use change, so that none is read amiss."""
 CLIP = 4.0  # standard deviations: a pair unlike all that the shadow left out is treated like the nearest of them
 _WITHOUT_EDGE = FEATURES.index("score without the edge")
 RIDGE = 5e-2  # times the number of pairs, on standardised terms

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Protocol, get_args
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -17,12 +18,14 @@ from service.evaluation.gate import Gate, GateReport, GateThresholds
 from service.recommender.backbones import make_backbone
 from service.recommender.training import best_device
 from service.settings import Settings
-from service.unlearning.encoder import InfluenceEncoder
+from service.unlearning.encoder import InfluenceEncoder, OutdatedEncoder
 from service.unlearning.protocol import ForgetResult
 from service.unlearning.request import Request
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import FineTuningConfig, UnlearnRec
 from service.worker.demand import Demand, Keys, Mode, Targets
+
+log = structlog.get_logger()
 
 EMBEDDINGS = "embeddings.safetensors"
 BASE = "base.safetensors"
@@ -120,7 +123,8 @@ class UnlearningEngine:
         self.state, self.user_keys, self.item_keys = loaded.state, loaded.user_keys, loaded.item_keys
         self._origin = loaded.manifest.facts
         device = self.state.e0.device
-        learnt = {mode: _encoder(store, encoders[mode], device) for mode in _modes(encoders)}
+        found = {mode: _encoder(store, encoders[mode], device) for mode in _modes(encoders)}
+        learnt = {mode: encoder for mode, encoder in found.items() if encoder is not None}
         self.method = UnlearnRec(learnt, fine_tuning=_fine_tuning(self._origin))
         self.method.prepare(self.state)
         self._gate = Gate(self.state, _thresholds(settings), self._origin.seed)
@@ -140,7 +144,8 @@ class UnlearningEngine:
         """
         for mode in get_args(Mode):
             if plan.request.of_mode(mode).shape[1] and mode not in self.method.encoders:
-                msg = f"Base {self.base} has no influence encoder for mode {mode!r}."
+                outdated = "; the one it has is of another version of Expunge" if mode in self.encoders else ""
+                msg = f"Base {self.base} has no influence encoder for mode {mode!r}{outdated}. Run `expunge pretrain`."
                 raise EncoderMissing(msg)
         return self.method.with_epochs(fine_tune_epochs).forget(self.state, plan.request)
 
@@ -217,10 +222,15 @@ def _fine_tuning(origin: ManifestFacts) -> FineTuningConfig:
     return FineTuningConfig() if training is None else FineTuningConfig(batch_size=training["batch_size"])
 
 
-def _encoder(store: ModelStore, number: int, device: torch.device) -> InfluenceEncoder:
+def _encoder(store: ModelStore, number: int, device: torch.device) -> InfluenceEncoder | None:
+    """The encoder; None where it is of another version: what it would do is not what it was judged for."""
     config = store.manifest("encoders", number).facts.config
     tensors = {name: _tensor(array) for name, array in store.open("encoders", number, ENCODER).items()}
-    return InfluenceEncoder.from_tensors(config["encoder"], tensors, device)
+    try:
+        return InfluenceEncoder.from_tensors(config["encoder"], tensors, device)
+    except OutdatedEncoder:
+        log.warning("encoder.outdated", encoder=number)
+        return None
 
 
 def _modes(encoders: Mapping[str, int]) -> list[Mode]:

@@ -11,8 +11,8 @@ from service.recommender.training import Training, TrainingConfig
 from service.unlearning import shadow as module
 from service.unlearning.amplification import swap_graph
 from service.unlearning.corrector import Corrector
-from service.unlearning.encoder import InfluenceEncoder
-from service.unlearning.expectation import FEATURES, PairFeatures
+from service.unlearning.encoder import InfluenceEncoder, OutdatedEncoder
+from service.unlearning.expectation import FEATURES, FORM, PairFeatures
 from service.unlearning.metric import ReadoutMetric
 from service.unlearning.pretraining import Pretraining, PretrainingConfig, PretrainingReport, PretrainingResult
 from service.unlearning.ranks import auc
@@ -195,6 +195,17 @@ def test_what_is_stored_holds_no_row_of_the_shadow(state: TrainedState, pretrain
     }
     assert not tensors["h0"].any()
     assert not tensors["weight"].any()
+
+
+def test_an_encoder_of_another_version_is_refused(
+    pretrained: PretrainingResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its numbers would be read amiss: scores would move anywhere."""
+    facts, tensors = pretrained.encoder.facts(), pretrained.encoder.tensors()
+    monkeypatch.setattr("service.unlearning.encoder.FORM", FORM + 1)
+
+    with pytest.raises(OutdatedEncoder, match="pre-train it anew"):
+        InfluenceEncoder.from_tensors(facts, tensors)
 
 
 def test_a_stored_encoder_forgets_just_as_well(state: TrainedState, pretrained: PretrainingResult) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from model_store import Unwritable
 from service.evaluation.gate import GateReport
 from service.platform import tables
+from service.unlearning.encoder import InfluenceEncoder, OutdatedEncoder
 from service.unlearning.protocol import ForgetResult
 from service.worker.engine import EncoderMissing, Plan, UnlearningEngine
 from service.worker.lease import Fenced
@@ -373,6 +374,21 @@ def test_without_an_encoder_erasures_wait(place: Home) -> None:
 
     engine = UnlearningEngine(place.store, 1, {}, place.settings)
     with pipeline_of(place, engine) as pipeline, pytest.raises(EncoderMissing):
+        pipeline.run(waiting(place))
+
+    assert place.status(erasure_id) == "accepted"
+
+
+def test_an_encoder_of_another_version_is_not_used(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an upgrade that learns otherwise: erasures wait for a new encoder, none is forgotten amiss."""
+    erasure_id = place.accept(place.learnt[0])
+
+    def outdated(*_: object) -> None:
+        raise OutdatedEncoder
+
+    monkeypatch.setattr(InfluenceEncoder, "from_tensors", outdated)
+
+    with pipeline_of(place) as pipeline, pytest.raises(EncoderMissing, match="another version"):
         pipeline.run(waiting(place))
 
     assert place.status(erasure_id) == "accepted"
