@@ -33,8 +33,8 @@ CONFIG = TrainingConfig(embedding_size=128, epochs=40, patience=5)
 SEEDS = (1, 2)
 
 
-def requests(graph: InteractionGraph) -> dict[str, Tensor]:
-    """Requests of three shapes, all of about 1 % of the interactions or less."""
+def requests(graph: InteractionGraph, readout: Tensor) -> dict[str, Tensor]:
+    """Requests of five shapes, about 1 % of the interactions or less; the readout tells which items are alike."""
     generator = torch.Generator().manual_seed(11)
 
     def of_users(pairs: int, users: int) -> Tensor:
@@ -44,11 +44,26 @@ def requests(graph: InteractionGraph) -> dict[str, Tensor]:
         edges = edges[:, torch.randperm(edges.shape[1], generator=generator)]
         return graph.common(edges[:, occurrence(edges[0]) < pairs])
 
+    def alike(pairs: int, users: int, degrees: tuple[int, int]) -> Tensor:
+        fitting = (graph.user_degree >= degrees[0]) & (graph.user_degree <= degrees[1])
+        chosen = torch.nonzero(fitting).flatten()
+        chosen = chosen[torch.randperm(chosen.numel(), generator=generator)[:users]]
+        items = torch.nn.functional.normalize(readout[graph.n_users :], dim=1)
+        parts = []
+        for user in chosen.tolist():
+            own = graph.edges[1][graph.edges[0] == user].long()
+            first = own[torch.randint(own.numel(), (1,), generator=generator)]
+            nearest = own[torch.topk(items[own] @ items[first[0]], pairs).indices]
+            parts.append(torch.stack((torch.full_like(nearest, user), nearest)))
+        return torch.cat(parts, dim=1)
+
     scattered = graph.edges[:, torch.randperm(graph.n_edges, generator=generator)[: graph.n_edges // 100]]
     return {
         "1 % at random": graph.common(scattered),
         "10 of each of 60 users": of_users(10, 60),
         "30 of each of 25": of_users(30, 25),
+        "10 alike of each of 40": graph.common(alike(10, 40, (60, 150))),
+        "10 alike, about half of each of 30 accounts": graph.common(alike(10, 30, (18, 22))),
     }
 
 
@@ -70,7 +85,7 @@ def measure() -> dict[str, Any]:
     calibration = quantiles.calibration
     common = fit_amplification(state, calibration, seed=0)
     shapes = {}
-    for name, edges in requests(graph).items():
+    for name, edges in requests(graph, state.readout).items():
         remaining, request = graph.without(edges), Request.of(state, forget=edges)
 
         def scores(readout: Tensor, edges: Tensor = edges) -> Tensor:

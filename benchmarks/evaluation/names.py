@@ -10,15 +10,13 @@ GRAPH_BACKBONES: Final = ("lightgcn", "simgcl", "sgl")
 PROTOCOLS: Final = {
     "genuine_1pct": "1 % of the real pairs",
     "adversarial": "adversarial pairs",
-    "genuine_0.1pct": "0.1 % of the real pairs",
-    "genuine_0.5pct": "0.5 % of the real pairs",
-    "genuine_2pct": "2 % of the real pairs",
+    **{f"genuine_{share}pct": f"{share} % of the real pairs" for share in ("0.1", "0.3", "0.5", "0.75", "1.5", "2")},
     "single": "single pairs",
     "user": "whole users",
     "item": "whole items",
     "stream": "a stream of batches",
 }
-SHARES: Final = {"genuine_0.1pct": 0.1, "genuine_0.5pct": 0.5, "genuine_1pct": 1.0, "genuine_2pct": 2.0}
+SHARES: Final = {f"genuine_{share:g}pct": share for share in (0.1, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0)}
 """Per cent of the pairs that a protocol of random genuine pairs erases."""
 
 _FAMILIES: Final[dict[str, dict[str, str]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +78,7 @@ class PretrainedUnlearnRec(Unlearner):
         shelf: where encoders are kept.
         training: of the base: its shadow is trained like it, and fine-tuning takes batches of its size.
         epochs: of fine-tuning.
+        fine_tuning: its settings, but for batch size and seed.
         mode: the one that requests must have; default the encoder's. An encoder without steps of its own knows only
             what a shadow taught it, which serves both.
     """
@@ -86,6 +87,7 @@ class PretrainedUnlearnRec(Unlearner):
     shelf: EncoderShelf
     training: TrainingConfig
     epochs: int = 0
+    fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)
     mode: Mode | None = None
     oneoff: Cost | None = field(default=None, init=False)
     """What the pre-training took when it was done: reading its outcome takes nothing."""
@@ -95,7 +97,7 @@ class PretrainedUnlearnRec(Unlearner):
     def prepare(self, state: TrainedState) -> None:
         """Pre-trains the encoder, or reads it."""
         encoder, self.oneoff = self.shelf.get(state, self.pretraining, self.training)
-        tuning = FineTuningConfig(batch_size=self.training.batch_size, seed=self.pretraining.seed)
+        tuning = replace(self.fine_tuning, batch_size=self.training.batch_size, seed=self.pretraining.seed)
         self._method = UnlearnRec({self.mode or self.pretraining.mode: encoder}, self.epochs, tuning)
         self._method.prepare(state)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -86,18 +86,24 @@ class KeptRetraining(Unlearner):
         return ForgetResult(model.e0, model.readout, model.graph, 0, {"train": trained.seconds})
 
 
-def _unlearnrec(epochs: int, readout: str = "sum0_masked") -> Callable[[MethodContext], Unlearner]:
-    """The published method: no correction, the published loss and learning rate."""
+def _unlearnrec(
+    epochs: int, readout: str = "sum0_masked", without: str | None = None
+) -> Callable[[MethodContext], Unlearner]:
+    """The published method: no correction, its loss and learning rate; `without` one of the loss's weights."""
 
     def make(context: MethodContext) -> Unlearner:
         from service.evaluation.encoders import EncoderShelf, PretrainedUnlearnRec
         from service.unlearning.encoder import EncoderConfig
         from service.unlearning.pretraining import PretrainingConfig
+        from service.unlearning.unlearnrec import FineTuningConfig
 
-        options: dict[str, Any] = {"readout": readout}
-        config = PretrainingConfig.published(seed=context.seed, encoder=EncoderConfig(**options))
+        shape: dict[str, Any] = {"readout": readout}
+        weights: dict[str, Any] = {} if without is None else {without: 0.0}
+        config = PretrainingConfig.published(seed=context.seed, encoder=EncoderConfig(**shape), **weights)
+        known = {field.name for field in fields(FineTuningConfig)}
+        tuning = FineTuningConfig(**{name: weight for name, weight in weights.items() if name in known})
         shelf = EncoderShelf(context.encoders, context.report)
-        return PretrainedUnlearnRec(config, shelf, context.training, epochs)
+        return PretrainedUnlearnRec(config, shelf, context.training, epochs, tuning)
 
     return make
 
@@ -186,6 +192,13 @@ def _partition(make: Callable[[MethodContext], Unlearner]) -> Method:
     return Method(make, pace=Pace.TRAINING, stepwise=False)
 
 
+_LOSSES: Final = {
+    "unlearning": "unlearn_weight",
+    "preserving": "preserve_weight",
+    "contrast": "contrast_weight",
+}
+"""What the paper's Table 3 takes away, and the weight that has to be 0 for it."""
+
 METHODS: Final[Mapping[str, Method]] = {
     "retrain": Method(lambda context: KeptRetraining(context.retrained), pace=Pace.TRAINING, stepwise=False),
     "none": Method(_no_forgetting),
@@ -204,6 +217,10 @@ METHODS: Final[Mapping[str, Method]] = {
     "gif_khop": Method(_influence("GIF", hops=1), pace=Pace.MODERATE),
     "ceu_literal": Method(_influence("CEU", literal=True), pace=Pace.MODERATE),
     **{f"unlearnrec_{k}": Method(_unlearnrec(k), "dislike", Pace.MODERATE if k else Pace.INSTANT) for k in range(4)},
+    **{
+        f"unlearnrec_3_no_{loss}_loss": Method(_unlearnrec(3, without=weight), "dislike", Pace.MODERATE)
+        for loss, weight in _LOSSES.items()
+    },
     "unlearnrec_0_sum0": Method(_unlearnrec(0, "sum0"), "dislike"),
     "expunge": Method(_expunge("forget")),
     "expunge_dislike": Method(_expunge("dislike"), "dislike"),

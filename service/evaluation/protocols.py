@@ -104,8 +104,11 @@ def _extremes(degree: Tensor) -> Tensor:
 
 GENUINE: Final[dict[str, Callable[[InteractionGraph], Tensor]]] = {
     "genuine_0.1pct": _share(0.001),
+    "genuine_0.3pct": _share(0.003),
     "genuine_0.5pct": _share(0.005),
+    "genuine_0.75pct": _share(0.0075),
     "genuine_1pct": _share(0.01),
+    "genuine_1.5pct": _share(0.015),
     "genuine_2pct": _share(0.02),
     "user": _whole_users,
     "item": _whole_items,
