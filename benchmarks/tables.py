@@ -19,8 +19,7 @@ def blocks() -> dict[str, str]:
         "shapes": shapes(_cell("shapes-ml-100k")),
         "timing": timing(_cell("timing-ml-1m")),
         "aims": aims(_cell("aims-ml-100k")),
-        "gate-ml-100k": gate(_cell("gate-ml-100k")),
-        "gate-ml-1m": gate(_cell("gate-ml-1m")),
+        **{name: gate(_cell(name)) for name in ("gate-ml-100k", "gate-ml-1m", "gate-ml-1m-simgcl", "gate-ml-1m-sgl")},
     }
 
 
@@ -35,7 +34,21 @@ def gate(cell: Mapping[str, Any] | None) -> str:
     ]
     limits = ", ".join(f"{name} {value:g}" for name, value in cell["thresholds"].items())
     head = ("request", "good, held back", *(f"{name.replace('_', ' ')}, passed" for name in spoilt))
-    return f"{_table(head, rows)}\n\n{cell['draws']} requests of each shape. Thresholds: {limits}."
+    told = f"{cell['draws']} requests of each shape. Thresholds: {limits}."
+    return f"{_table(head, rows)}\n\n{told}\n\n{_residuals(cell)}"
+
+
+def _residuals(cell: Mapping[str, Any]) -> str:
+    """Median share of the way that is left to go, by request and by how the version was made."""
+    names = ("good", "half_forgotten", "graph_only", "nothing_forgotten")
+    rows = []
+    for shape, made in cell["requests"].items():
+        figures = [made[name]["figures"] for name in names]
+        if all("forget_residual" in each for each in figures):
+            left = (each["forget_residual"]["p50"] / each["forget_reach"]["p50"] for each in figures)
+            rows.append([shape, *(f"{share:.2f}" for share in left)])
+    head = ("request: median share left to go", *(name.replace("_", " ") for name in names))
+    return _table(head, rows)
 
 
 def aims(cell: Mapping[str, Any] | None) -> str:

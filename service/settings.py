@@ -69,16 +69,16 @@ class Settings(BaseSettings):
     pool_size: Annotated[int, Field(gt=0, le=200)] = 5
     """Database connections of one process (PostgreSQL)."""
 
-    gate_max_residual: Annotated[float, Field(gt=0)] = 0.08
-    """Mean score of a batch above its calibrated target, in held-out standard deviations; half forgotten is at .13."""
-    gate_max_overshoot: Annotated[float, Field(gt=0)] = 0.5
-    """Mean score below the target, same unit: an unnaturally low score tells as much as a high one."""
-    gate_noise: Annotated[float, Field(ge=0)] = 0.6
+    gate_max_residual: Annotated[float, Field(gt=0)] = 0.25
+    """Share of the way to its calibrated target that a batch's mean score may still have to go."""
+    gate_max_overshoot: Annotated[float, Field(gt=0)] = 1.5
+    """How far beyond the target it may be, same unit: an unnaturally low score tells as much as a high one."""
+    gate_noise: Annotated[float, Field(ge=0)] = 0.75
     """Spread of one pair's residual in good versions, same unit: small batches may stray by that much over sqrt(n)."""
     gate_min_quality: Annotated[float, Field(gt=0, le=1)] = 0.98
     """Validation NDCG over the base's; erasing 2 % of the interactions costs a retrained model about 1 %."""
     gate_max_drift: Annotated[float, Field(gt=0)] = 0.25
-    """Mean absolute change of the remaining scores, same unit; two retrainings of different seeds differ by more."""
+    """Mean absolute change of the remaining scores, in held-out standard deviations; less than between two seeds."""
     fine_tune_max_epochs: Annotated[int, Field(ge=0, le=50)] = 3
     """Most epochs of fine-tuning when the gate refuses what the encoder gave; then the erasure needs attention."""
     torch_threads: Annotated[int, Field(gt=0, le=1024)] | None = None

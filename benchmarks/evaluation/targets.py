@@ -117,7 +117,9 @@ def _shapes(results: Results, block: Block) -> Iterator[Verdict]:
         return
     gap = _abs(block.minus_retrain(OURS, m.AUC))
     yield Verdict("ours: distance of AUC to Retrain's", block, OURS, gap, None, 0.01)
-    yield Verdict("ours: JS / floor, touched", block, OURS, block.stat(OURS, m.JS_OVER_FLOOR).mean, None, 1.1)
+    # An erased user has no list left to compare: what is asked for is that nobody else's changed.
+    who, read = ("one hop away", m.JS_ONE_HOP_OVER_FLOOR) if block.protocol == "user" else ("touched", m.JS_OVER_FLOOR)
+    yield Verdict(f"ours: JS / floor, {who}", block, OURS, block.stat(OURS, read).mean, None, 1.1)
 
 
 def _stream(results: Results, block: Block) -> Iterator[Verdict]:

@@ -20,6 +20,7 @@ from service.recommender.training import EpochReport, TrainingConfig
 from service.unlearning.amplification import swap_graph
 from service.unlearning.corrector import Corrector
 from service.unlearning.encoder import EncoderConfig, InfluenceEncoder
+from service.unlearning.expectation import Expectation
 from service.unlearning.idm import InfluenceDependencyMatrix
 from service.unlearning.judging import Judge, Judgement
 from service.unlearning.losses import (
@@ -49,8 +50,8 @@ class PretrainingConfig:
     learning_rate: float = 3e-4
     """Of Adam; the paper has 1e-3 without the correction, beside which a third of it is steadier."""
     weight_learning_rate: float | None = None
-    """Of Adam for W_eta alone; None: `learning_rate`. W_eta starts at .002 and has to come near 2: by steps of 1e-3 it
-    would take thousands."""
+    """Of Adam for W_eta alone; None: `learning_rate`. W_eta starts at .002 and weighs a readout scaled by kappa = .1:
+    a few dozen steps of 1e-3 would leave it without effect."""
     unlearn_weight: float = 0.5
     """lambda_u."""
     preserve_weight: float = 0.02
@@ -147,10 +148,17 @@ class Pretraining:
         state: the base.
         config: settings.
         training: the settings that the base was trained with; without them no shadow is trained.
+        taught: what a shadow of this base taught another encoder: then none is trained.
     """
 
-    def __init__(self, state: TrainedState, config: PretrainingConfig, training: TrainingConfig | None = None) -> None:
-        self.state, self.config, self.training = state, config, training
+    def __init__(
+        self,
+        state: TrainedState,
+        config: PretrainingConfig,
+        training: TrainingConfig | None = None,
+        taught: Expectation | None = None,
+    ) -> None:
+        self.state, self.config, self.training, self.taught = state, config, training, taught
         device = state.e0.device
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.corrector = Corrector(state)
@@ -196,7 +204,12 @@ class Pretraining:
 
     def _learn_expectation(self, report: Callable[[PretrainingReport], None] | None) -> float:
         config = self.config
-        if self.training is None or not config.correct or not config.shadow_share:
+        if not config.correct or not config.shadow_share:
+            return 0.0
+        if self.taught is not None:
+            self._expect(self.taught)
+            return 0.0
+        if self.training is None:
             return 0.0
         started = time.perf_counter()
 
@@ -206,10 +219,12 @@ class Pretraining:
                 report(PretrainingReport(epoch.epoch + 1, epoch.epochs, epoch.loss, None, seconds, "shadow"))
 
         shadow = Shadow.train(self.state, self.training, config.shadow_share, config.seed, told)
-        calibration = self.corrector.calibration
-        self.encoder.expectation = learn_expectation(self.state, shadow, calibration)
-        self.corrector = Corrector(self.state, self.encoder.expectation, calibration)
+        self._expect(learn_expectation(self.state, shadow, self.corrector.calibration))
         return shadow.seconds
+
+    def _expect(self, expectation: Expectation | None) -> None:
+        self.encoder.expectation = expectation
+        self.corrector = Corrector(self.state, expectation, self.corrector.calibration)
 
     def _better(self, new: Judgement, old: Judgement, start: Judgement) -> bool:
         # Forgetting costs some quality whatever is learnt, so the start is the measure, not the base.

@@ -123,7 +123,7 @@ class UnlearningEngine:
         self.state, self.user_keys, self.item_keys = loaded.state, loaded.user_keys, loaded.item_keys
         self._origin = loaded.manifest.facts
         device = self.state.e0.device
-        found = {mode: _encoder(store, encoders[mode], device) for mode in _modes(encoders)}
+        found = {mode: load_encoder(store, encoders[mode], device) for mode in _modes(encoders)}
         learnt = {mode: encoder for mode, encoder in found.items() if encoder is not None}
         self.method = UnlearnRec(learnt, fine_tuning=_fine_tuning(self._origin))
         self.method.prepare(self.state)
@@ -222,7 +222,7 @@ def _fine_tuning(origin: ManifestFacts) -> FineTuningConfig:
     return FineTuningConfig() if training is None else FineTuningConfig(batch_size=training["batch_size"])
 
 
-def _encoder(store: ModelStore, number: int, device: torch.device) -> InfluenceEncoder | None:
+def load_encoder(store: ModelStore, number: int, device: torch.device) -> InfluenceEncoder | None:
     """The encoder; None where it is of another version: what it would do is not what it was judged for."""
     config = store.manifest("encoders", number).facts.config
     tensors = {name: _tensor(array) for name, array in store.open("encoders", number, ENCODER).items()}

@@ -26,10 +26,20 @@ from service.recommender.ranking import RankingQuality
 from service.recommender.sampling import split_validation
 from service.recommender.training import EpochReport, Training, TrainingConfig, TrainingResult
 from service.settings import Settings
+from service.unlearning.expectation import Expectation
 from service.unlearning.pretraining import Pretraining, PretrainingConfig, PretrainingReport, PretrainingResult
 from service.unlearning.protocol import ForgetResult
+from service.unlearning.request import Mode
 from service.unlearning.state import TrainedState
-from service.worker.engine import BASE, EMBEDDINGS, ENCODER, embedding_tensors, load_base
+from service.worker.engine import (
+    BASE,
+    EMBEDDINGS,
+    ENCODER,
+    LoadedBase,
+    embedding_tensors,
+    load_base,
+    load_encoder,
+)
 from service.worker.repository import journal, lineage
 from service.worker.shelf import TRAINING
 
@@ -184,6 +194,8 @@ def pretrain(
 ) -> Encoder:
     """Pre-train an influence encoder for a base and use it from now on for erasures of its mode.
 
+    What a shadow taught the base's encoder of the other mode serves this one, too: it is not trained twice.
+
     Args:
         database: which base is used, and where the encoder is put on record.
         store: where the base is and the encoder goes.
@@ -200,7 +212,8 @@ def pretrain(
     _use_threads(settings)
     loaded = load_base(store, number)
     training = _training_of(loaded.manifest)
-    result = Pretraining(loaded.state, recipe, training).run(progress)
+    taught = _taught(database, store, loaded, recipe.mode)
+    result = Pretraining(loaded.state, recipe, training, taught).run(progress)
     return publish_encoder(database, store, number, recipe, result, clock=clock)
 
 
@@ -233,6 +246,14 @@ def publish_encoder(
     manifest = _publish_encoder(store, files, facts)
     database.transact(lambda connection: _choose(connection, base, recipe.mode, manifest, clock))
     return Encoder(manifest.number, base, result)
+
+
+def _taught(database: Database, store: ModelStore, base: LoadedBase, mode: Mode) -> Expectation | None:
+    """What a shadow taught the base's encoder of another mode."""
+    row = database.query(lambda connection: lineage.version(connection, base.manifest.number))
+    chosen = {} if row is None else row.manifest.get("encoders") or {}
+    others = (load_encoder(store, number, base.state.e0.device) for name, number in chosen.items() if name != mode)
+    return next((other.expectation for other in others if other is not None and other.expectation is not None), None)
 
 
 def _training_of(manifest: Manifest) -> TrainingConfig | None:

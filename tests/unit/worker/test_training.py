@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from sqlalchemy import select
 
 import migrations
@@ -114,6 +115,20 @@ def test_a_new_base_with_nothing_to_forget_serves_itself(place: Home) -> None:
         eventually(lambda: place.alias() == base)
 
     assert place.store.numbers("versions") == [1, base]
+
+
+def test_the_second_mode_learns_from_the_shadow_of_the_first(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a forgotten pair should score does not depend on the mode: one shadow a base is enough."""
+    monkeypatch.setattr("service.unlearning.shadow.FEWEST_PAIRS", 1)
+    asked = (place.database, place.store, place.settings)
+    first = pretrain(*asked, PretrainingConfig(mode="forget"))
+
+    monkeypatch.delattr("service.unlearning.shadow.Shadow.train")
+    second = pretrain(*asked, PretrainingConfig(mode="dislike"))
+
+    assert first.pretraining.encoder.expectation is not None
+    taught, learnt = (each.pretraining.encoder.tensors() for each in (second, first))
+    assert torch.equal(taught["expectation_weight"], learnt["expectation_weight"])
 
 
 def test_too_little_data_is_refused(settings: Settings) -> None:
