@@ -29,7 +29,7 @@ class GateThresholds:
 
     max_residual: float = 0.25
     """Share of the way to its calibrated target that the batch's mean score may still have to go. Good versions of a
-    hundred pairs and more are within .1 of it, half forgotten ones have half left (docs/gate.md)."""
+    hundred pairs and more are at or a little beyond it, half forgotten ones have half left (docs/gate.md)."""
     max_overshoot: float = 1.5
     """How far beyond the target it may be, in the same unit: an unnaturally low score tells as much as a high one.
     Wider than the other side, since a low score is the lesser harm to the person who asked."""

@@ -1,4 +1,4 @@
-"""UnlearnRec: forgetting by an influence encoder, with fine-tuning where it is asked for."""
+"""UnlearnRec and what came of it: influence encoder, correction, and fine-tuning where it is asked for."""
 
 from __future__ import annotations
 
@@ -44,10 +44,15 @@ class FineTuningConfig:
 
 @dataclass
 class UnlearnRec(Unlearner):
-    """Applies a request by one forward pass of the influence encoder of its mode, then swaps the graph.
+    """Applies a request by one forward pass of the influence encoder of its mode, swaps the graph, and corrects.
+
+    The correction (`Corrector`) follows where the encoder's configuration asks for one. With an encoder as its paper
+    has it (`PretrainingConfig.published`) there is none. With one as it ships, which shifts nothing unless it was
+    trained for some steps, the correction does it all.
 
     Guarantee: approximate.
-    Source: UnlearnRec, arXiv 2505.22649, Algorithm 1 lines 9 and 10; `epochs` = k is the paper's Ours(k).
+    Source: UnlearnRec, arXiv 2505.22649, Algorithm 1 lines 9 and 10; `epochs` = k is the paper's Ours(k). The
+    correction is this project's (docs/decisions/0013).
     Cost: encoder O(m d + |V_D| d^2), propagation O(L M d); each epoch of fine-tuning costs one of training.
 
     Args:
