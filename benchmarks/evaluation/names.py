@@ -26,7 +26,12 @@ _FAMILIES: Final[dict[str, dict[str, str]]] = {
     "influence encoder": {f"unlearnrec_{epochs}": f"UnlearnRec ({epochs})" for epochs in range(4)},
     "influence function": {"gif": "GIF", "ceu": "CEU", "ifru": "IFRU", "scif": "SCIF"},
     "partition": {"sisa": "SISA", "receraser": "RecEraser", "grapheraser": "GraphEraser"},
-    "other recommender": {"popularity": "popularity", "als": "ALS", "ease_exact": "EASE, exact"},
+    "other recommender": {
+        "lightgcn_softmax": "LightGCN, softmax",
+        "popularity": "popularity",
+        "als": "ALS",
+        "ease_exact": "EASE, exact",
+    },
 }
 FAMILIES: Final = tuple(_FAMILIES)
 METHODS: Final = {name: label for members in _FAMILIES.values() for name, label in members.items()}

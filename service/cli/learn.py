@@ -47,7 +47,10 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything tha
 def train(
     context: typer.Context,
     backbone: Annotated[
-        str, typer.Option("--backbone", help="lightgcn, sgl, simgcl, or one that a package of yours offers.")
+        str,
+        typer.Option(
+            "--backbone", help="lightgcn, lightgcn_softmax, sgl, simgcl, or one that a package of yours offers."
+        ),
     ] = "lightgcn",
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="Another option of the backbone.")

@@ -136,6 +136,13 @@ def _graph_swap(amplification: float | None) -> Callable[[MethodContext], Unlear
     return make
 
 
+def _softmax(context: MethodContext) -> Unlearner:
+    from service.recommender.backbones.softmax import SoftmaxLightGCN
+    from service.unlearning.retrain import Retrain
+
+    return Retrain(context.training, context.other_seed, backbone=SoftmaxLightGCN())
+
+
 def _popularity(context: MethodContext) -> Unlearner:
     from service.unlearning.popularity import Popularity
 
@@ -204,6 +211,7 @@ METHODS: Final[Mapping[str, Method]] = {
     "none": Method(_no_forgetting),
     "graph_swap": Method(_graph_swap(1.0)),
     "amplified_swap": Method(_graph_swap(None)),
+    "lightgcn_softmax": Method(_softmax, pace=Pace.TRAINING, reference=True, stepwise=False),
     "popularity": Method(_popularity, reference=True, stepwise=False),
     "ease_exact": Method(_ease, pace=Pace.MODERATE, reference=True, stepwise=False),
     "sisa": _partition(_sisa),

@@ -1,5 +1,6 @@
 """The losses of training: one function each."""
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +26,28 @@ def bpr_loss(readout: Tensor, n_users: int, batch: "Triples") -> Tensor:
     user = rows_of(readout, batch.users)  # (b, d)
     preferred = rows_of(readout, batch.positives + n_users) - rows_of(readout, batch.negatives + n_users)  # (b, d)
     return softplus(-(user * preferred).sum(dim=-1)).mean()
+
+
+def sampled_softmax_loss(readout: Tensor, n_users: int, batch: "Triples", sampled: int) -> Tensor:
+    """Mean over the batch of -log(exp(y_ui) / sum_j exp(y_uj)), the sum over all items estimated from some.
+
+    The negatives of the batch's first triples serve all of it: a nearly uniform sample of the items, weighted up to
+    their number.
+
+    Args:
+        readout: (n_nodes, d), users first.
+        n_users: separates user rows from item rows.
+        batch: its users and positives make the loss.
+        sampled: first negatives that are taken, each item once.
+
+    Cost: O(b sampled d) time and O(b sampled) memory.
+    """
+    items = torch.unique(batch.negatives[:sampled]) + n_users
+    users = rows_of(readout, batch.users)
+    liked = pair_scores(readout, n_users, batch.users, batch.positives)
+    share = items.numel() / (readout.shape[0] - n_users)
+    others = torch.logsumexp(users @ rows_of(readout, items).T, dim=1) - math.log(share)
+    return softplus(others - liked).mean()  # log(e^y + e^others) - y
 
 
 def l2_loss(e0: Tensor, n_users: int, batch: "Triples") -> Tensor:

@@ -17,6 +17,7 @@ CASES = {
     "lightgcn": Case({"name": "lightgcn", "layers": 2}, layer_sum(0, 2)),
     "lightgcn, mean": Case({"name": "lightgcn", "layers": 3, "readout": "mean"}, layer_mean(0, 3)),
     "lightgcn, no layer": Case({"name": "lightgcn", "layers": 0}, layer_sum(0, 0), recall=0.5),
+    "lightgcn_softmax": Case({"name": "lightgcn_softmax", "layers": 2}, layer_sum(0, 2)),
     "matrix_factorisation": Case({"name": "matrix_factorisation"}, layer_sum(0, 0), recall=0.5),
     "sgl": Case({"name": "sgl", "layers": 2}, layer_sum(0, 2)),
     "sgl, mean": Case({"name": "sgl", "layers": 2, "readout": "mean"} | GENTLE, layer_mean(0, 2)),

@@ -6,5 +6,15 @@ from service.recommender.backbones.lightgcn import LightGCN
 from service.recommender.backbones.registry import make_backbone
 from service.recommender.backbones.sgl import SGL
 from service.recommender.backbones.simgcl import SimGCL
+from service.recommender.backbones.softmax import SoftmaxLightGCN
 
-__all__ = ["SGL", "Backbone", "LightGCN", "MatrixFactorisation", "SimGCL", "Triples", "make_backbone"]
+__all__ = [
+    "SGL",
+    "Backbone",
+    "LightGCN",
+    "MatrixFactorisation",
+    "SimGCL",
+    "SoftmaxLightGCN",
+    "Triples",
+    "make_backbone",
+]

@@ -9,12 +9,14 @@ from service.recommender.backbones.factorisation import MatrixFactorisation
 from service.recommender.backbones.lightgcn import LightGCN
 from service.recommender.backbones.sgl import SGL
 from service.recommender.backbones.simgcl import SimGCL
+from service.recommender.backbones.softmax import SoftmaxLightGCN
 
 _BUILT_IN: dict[str, Callable[..., Backbone]] = {
     LightGCN.name: LightGCN,
     MatrixFactorisation.name: MatrixFactorisation,
     SGL.name: SGL,
     SimGCL.name: SimGCL,
+    SoftmaxLightGCN.name: SoftmaxLightGCN,
 }
 
 
