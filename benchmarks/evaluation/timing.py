@@ -24,7 +24,7 @@ from service.interactions.readers import read_dataset
 from service.recommender.training import Training
 from service.unlearning.request import Request
 
-TIMED: Final = ("graph_swap", "amplified_swap", "expunge", "unlearnrec_0", "scif")
+TIMED: Final = ("graph_swap", "amplified_swap", "expunge", "unlearnrec_0", "unlearnrec_3", "scif")
 EPOCHS: Final = 2
 REPEATS: Final = 5
 
