@@ -56,8 +56,8 @@ def _readme(results: Results, cases: Mapping[str, Any] | None) -> str:
         *_paper(results),
         *_plotted(
             "Scores before and after",
-            "The paper's Figures 2 and 3: scores of erased (solid), kept (dashed) and random unseen pairs (dotted). The "
-            "outermost bins hold all that lies beyond them.",
+            "The paper's Figures 2 and 3: scores of erased (solid), kept (dashed) and random unseen pairs (dotted). "
+            "The outermost bins hold all that lies beyond them.",
             [(findings.distributions(plot.blocks[0]), plot) for plot in plots.distributions(results)],
         ),
         *_plotted(
@@ -95,9 +95,9 @@ make results-render                                      # writes this folder fr
 ```
 
 The grids are [main.toml](../../benchmarks/grids/main.toml) and [gowalla.toml](../../benchmarks/grids/gowalla.toml);
-each cell is a JSON file in `benchmarks/results/evaluation` and is committed. Settings are chosen on validation pairs and simulated
-requests, never on test data or the real request. Figures of different devices are never averaged. Times and
-memory depend on the machine; everything else repeats with the seed."""
+each cell is a JSON file in `benchmarks/results/evaluation` and is committed. Settings are chosen on validation
+pairs and simulated requests, never on test data or the real request. Figures of different devices are never
+averaged. Times and memory depend on the machine; everything else repeats with the seed."""
 
 
 def _headlines(results: Results) -> list[str]:
