@@ -36,7 +36,8 @@ from service.unlearning.encoder import InfluenceEncoder
 from service.unlearning.judging import Judgement, ShapeFigures
 from service.unlearning.pretraining import PretrainingResult
 from service.unlearning.state import TrainedState
-from service.worker.training import Learnt, Recipe, publish_base, publish_encoder
+from service.worker.encoders import publish_encoder
+from service.worker.training import Learnt, Recipe, publish_base
 
 FACTS = "benchmark.json"
 Order = NDArray[np.int64]

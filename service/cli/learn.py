@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from service.recommender.training import EpochReport
     from service.unlearning.pretraining import PretrainingReport
-    from service.worker.training import Base, Encoder, Recipe
+    from service.worker.encoders import Encoder
+    from service.worker.training import Base, Recipe
 
 
 class Readout(StrEnum):
@@ -115,13 +116,13 @@ def pretrain(
     pair should score. With --published it is UnlearnRec as its paper has it.
     """
     from service.unlearning.pretraining import PretrainingConfig
-    from service.worker import training as workshop
+    from service.worker.encoders import pretrain as pretrain_encoder
 
     given = _given({"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate})
     recipe = (PretrainingConfig.published if published else PretrainingConfig)(mode=mode.value, seed=seed, **given)
     settings = settings_of(context)
     with open_home(settings, upgrade=True) as home, Terminal().step("Pre-training", "steps") as progress:
-        encoder = workshop.pretrain(home.database, home.store, settings, recipe, steps_told(progress), base=base)
+        encoder = pretrain_encoder(home.database, home.store, settings, recipe, steps_told(progress), base=base)
     tell(json_file, _encoder_document(encoder, mode), _encoder_text(encoder, mode))
 
 

@@ -1,4 +1,4 @@
-"""Making bases and their influence encoders: from what SQL holds to a version that the pipeline can forget from."""
+"""Making bases: from what SQL holds to a version that the pipeline can forget from, once it has an encoder."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from sqlalchemy import Connection
 
-from model_store import Array, Manifest, ManifestFacts, ModelStore, VersionExists
+from model_store import Array, Manifest, ManifestFacts, ModelStore
 from service.audit import service as audit
-from service.audit.service import Entry
 from service.interactions.service import Snapshot, snapshot
 from service.models import service as models
 from service.models.problems import VersionFenced
@@ -26,25 +25,17 @@ from service.recommender.ranking import RankingQuality
 from service.recommender.sampling import split_validation
 from service.recommender.training import EpochReport, Training, TrainingConfig, TrainingResult
 from service.settings import Settings
-from service.unlearning.expectation import Expectation
-from service.unlearning.pretraining import Pretraining, PretrainingConfig, PretrainingReport, PretrainingResult
 from service.unlearning.protocol import ForgetResult
-from service.unlearning.request import Mode
 from service.unlearning.state import TrainedState
 from service.worker.engine import (
     BASE,
     EMBEDDINGS,
-    ENCODER,
-    LoadedBase,
     embedding_tensors,
-    load_base,
-    load_encoder,
 )
 from service.worker.repository import journal, lineage
 from service.worker.shelf import TRAINING
 
 EPOCH_OF_TRAINERS = 0  # batches of workers have epochs from 1
-ENCODER_TRIES = 5
 VALIDATION_PAIRS = 3_000  # enough for a stable NDCG and for the quantiles of the calibration
 
 
@@ -54,14 +45,6 @@ class NothingToLearn(Conflict):
     code = "nothing_to_learn"
     title = "There is too little to learn from"
     next_step = "Import or record interactions first: at least two users, two items and a few interactions of each."
-
-
-class NoBase(Conflict):
-    """There is no base to pre-train an encoder for."""
-
-    code = "no_base"
-    title = "There is no trained base yet"
-    next_step = "Run `expunge train` first."
 
 
 class TrainingOvertaken(Conflict):
@@ -112,15 +95,6 @@ class Learnt:
     state: TrainedState
     recipe: Recipe
     result: TrainingResult
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """An influence encoder that was published for a base."""
-
-    number: int
-    base: int
-    pretraining: PretrainingResult
 
 
 def train_base(
@@ -182,86 +156,6 @@ def publish_base(
     return Base(manifest.number, live, result, **sizes)
 
 
-def pretrain(
-    database: Database,
-    store: ModelStore,
-    settings: Settings,
-    recipe: PretrainingConfig,
-    progress: Callable[[PretrainingReport], None] | None = None,
-    *,
-    base: int | None = None,
-    clock: Clock | None = None,
-) -> Encoder:
-    """Pre-train an influence encoder for a base and use it from now on for erasures of its mode.
-
-    What a shadow taught the base's encoder of the other mode serves this one, too: it is not trained twice.
-
-    Args:
-        database: which base is used, and where the encoder is put on record.
-        store: where the base is and the encoder goes.
-        settings: the number of threads.
-        recipe: mode, steps, weights.
-        progress: told after each step.
-        base: its version number; by default the one that versions come from now.
-        clock: gives the instants on record.
-
-    Raises:
-        NoBase: there is none.
-    """
-    number = base or _wanted_base(database)
-    _use_threads(settings)
-    loaded = load_base(store, number)
-    training = _training_of(loaded.manifest)
-    taught = _taught(database, store, loaded, recipe.mode)
-    result = Pretraining(loaded.state, recipe, training, taught).run(progress)
-    return publish_encoder(database, store, number, recipe, result, clock=clock)
-
-
-def publish_encoder(
-    database: Database,
-    store: ModelStore,
-    base: int,
-    recipe: PretrainingConfig,
-    result: PretrainingResult,
-    *,
-    clock: Clock | None = None,
-) -> Encoder:
-    """Publish an encoder that was pre-trained for a base, and use it from now on, as `pretrain` does.
-
-    Raises:
-        NoBase: the base is not on record.
-    """
-    clock = clock or SystemClock()
-    facts = ManifestFacts(
-        kind="encoder",
-        dataset_hash=store.manifest("versions", base).facts.dataset_hash,
-        code_version=package_version(),
-        seed=recipe.seed,
-        created_at=clock.now(),
-        parent=base,
-        config={"mode": recipe.mode, "encoder": result.encoder.facts(), "pretraining": asdict(recipe)},
-        metrics={"steps": result.steps, "judgement": asdict(result.judgement)},
-    )
-    files = {ENCODER: {name: tensor.numpy() for name, tensor in result.encoder.tensors().items()}}
-    manifest = _publish_encoder(store, files, facts)
-    database.transact(lambda connection: _choose(connection, base, recipe.mode, manifest, clock))
-    return Encoder(manifest.number, base, result)
-
-
-def _taught(database: Database, store: ModelStore, base: LoadedBase, mode: Mode) -> Expectation | None:
-    """What a shadow taught the base's encoder of another mode."""
-    row = database.query(lambda connection: lineage.version(connection, base.manifest.number))
-    chosen = {} if row is None else row.manifest.get("encoders") or {}
-    others = (load_encoder(store, number, base.state.e0.device) for name, number in chosen.items() if name != mode)
-    return next((other.expectation for other in others if other is not None and other.expectation is not None), None)
-
-
-def _training_of(manifest: Manifest) -> TrainingConfig | None:
-    """The settings a base was trained with: its shadow is trained in the same way. None for an adopted base."""
-    config = manifest.facts.config.get("training")
-    return None if config is None else TrainingConfig(**config)
-
-
 def _split(data: Snapshot, recipe: Recipe) -> tuple[InteractionGraph, torch.Tensor]:
     n_users, n_items = len(data.user_keys), len(data.item_keys)
     graph = InteractionGraph(n_users, n_items, torch.from_numpy(data.edges.reshape(2, -1)))
@@ -279,7 +173,7 @@ def _train(
     recipe: Recipe,
     progress: Callable[[EpochReport], None] | None,
 ) -> TrainingResult:
-    _use_threads(settings)
+    use_threads(settings)
     checkpoint = _checkpoint(settings, data)
     checkpoint.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     run = Training(recipe.backbone, graph, validation, recipe.training)
@@ -326,29 +220,6 @@ def _register(connection: Connection, manifest: Manifest, seq: int, go_live: boo
     return True
 
 
-def _choose(connection: Connection, base: int, mode: str, manifest: Manifest, clock: Clock) -> None:
-    """Use an encoder for a mode of a base from now on; the record of the base names it, its signed manifest cannot."""
-    audit.reserve(connection, 0)
-    row = lineage.version(connection, base)
-    if row is None:
-        raise NoBase
-    page = dict(row.manifest)
-    page["encoders"] = {**(page.get("encoders") or {}), mode: manifest.number}
-    lineage.set_manifest(connection, base, page)
-    body = {"mode": mode, "encoder": manifest.number, "files": {n: f.sha256 for n, f in manifest.files.items()}}
-    audit.write(connection, audit.reserve(connection), [Entry("encoder.chosen", body, version=base)], clock.now())
-
-
-def _publish_encoder(store: ModelStore, files: Mapping[str, Mapping[str, Array]], facts: ManifestFacts) -> Manifest:
-    for _ in range(ENCODER_TRIES):
-        number = max(store.numbers("encoders"), default=0) + 1
-        try:
-            return store.publish("encoders", number, files, facts)
-        except VersionExists:  # another pre-training was faster
-            continue
-    raise TrainingOvertaken
-
-
 def _base_facts(data: Snapshot, recipe: Recipe, result: TrainingResult, clock: Clock) -> ManifestFacts:
     config: dict[str, Any] = {"backbone": recipe.backbone.config(), "snapshot_seq": data.seq}
     if recipe.adopted is None:
@@ -391,13 +262,7 @@ def _checkpoint(settings: Settings, data: Snapshot) -> Path:
     return settings.home / "checkpoints" / f"{dataset_hash(data)[:16]}.npz"
 
 
-def _use_threads(settings: Settings) -> None:
+def use_threads(settings: Settings) -> None:
+    """As many as the settings ask for."""
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-
-
-def _wanted_base(database: Database) -> int:
-    number = database.query(lineage.wanted_base)
-    if number is None:
-        raise NoBase
-    return number

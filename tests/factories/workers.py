@@ -28,11 +28,12 @@ from service.recommender.training import TrainingConfig
 from service.settings import Settings, load_settings
 from service.unlearning.pretraining import PretrainingConfig
 from service.worker.demand import Demand, Ledger
+from service.worker.encoders import pretrain
 from service.worker.engine import Engine, UnlearningEngine
 from service.worker.lease import Lease
 from service.worker.pipeline import Batch, House, Pipeline
 from service.worker.repository import lineage, queue
-from service.worker.training import Recipe, pretrain, train_base
+from service.worker.training import Recipe, train_base
 from service.worker.worker import EngineOf, Parts, Worker
 from tests.factories.worlds import AT
 

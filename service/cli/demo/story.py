@@ -38,6 +38,7 @@ from service.recommender.training import TrainingConfig
 from service.settings import load_settings
 from service.unlearning.pretraining import PretrainingConfig
 from service.worker import training as workshop
+from service.worker.encoders import pretrain
 
 SHOWN = 10
 COMPARED = 100
@@ -157,7 +158,7 @@ class Story:
             f"{quality.ndcg_at_20:.4f} on the held-out part. This is version {base.version}."
         )
         with self.terminal.step("Pre-training", "epochs") as progress:
-            encoder = workshop.pretrain(*parts, self.pretraining, steps_told(progress))
+            encoder = pretrain(*parts, self.pretraining, steps_told(progress))
         self.show.say(
             "A shadow, one more model that was kept from a few interactions, has shown what retraining does to their "
             "scores: from now on, forgetting needs no training."

@@ -16,7 +16,8 @@ from service.recommender.backbones import LightGCN
 from service.settings import load_settings
 from service.unlearning.pretraining import PretrainingConfig
 from service.worker.adoption import Adopted, Foreign, MayKnowErased, adopt_base
-from service.worker.training import NothingToLearn, pretrain
+from service.worker.encoders import pretrain
+from service.worker.training import NothingToLearn
 from tests.factories.workers import (
     N_ITEMS,
     N_USERS,

@@ -12,8 +12,9 @@ from service.platform.database import Database
 from service.platform.identity import load_identity
 from service.settings import Settings
 from service.unlearning.pretraining import PretrainingConfig
+from service.worker.encoders import NoBase, pretrain
 from service.worker.pipeline import UNLEARNING_FAILED, Unlearnable
-from service.worker.training import NoBase, NothingToLearn, pretrain, train_base
+from service.worker.training import NothingToLearn, train_base
 from tests.factories.workers import RECIPE, Home, pipeline_of, teach, waiting, worker_of, working
 from tests.unit.worker.waiting import eventually
 
