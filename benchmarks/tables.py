@@ -34,7 +34,11 @@ def gate(cell: Mapping[str, Any] | None) -> str:
     ]
     limits = ", ".join(f"{name} {value:g}" for name, value in cell["thresholds"].items())
     head = ("request", "good, held back", *(f"{name.replace('_', ' ')}, passed" for name in spoilt))
-    told = f"{cell['draws']} requests of each shape. Thresholds: {limits}."
+    way = cell["requests"]["1 %"]["good"]["figures"]["forget_reach"]["p50"]
+    told = (
+        f"{cell['draws']} requests of each shape. The way from a learnt pair's score to its target is {way:.2f} "
+        f"standard deviations of the held-out scores. Thresholds: {limits}."
+    )
     return f"{_table(head, rows)}\n\n{told}\n\n{_residuals(cell)}"
 
 

@@ -113,7 +113,8 @@ def pretrain(
     """Pre-train the influence encoder of a base: without one nothing can be forgotten.
 
     Mode forget trains one more model, a shadow, on all but a few interactions, and learns from it what a forgotten
-    pair should score. With --published it is UnlearnRec as its paper has it.
+    pair should score; the other mode then learns from the same shadow. With --published it is UnlearnRec as its paper
+    has it.
     """
     from service.unlearning.pretraining import PretrainingConfig
     from service.worker.encoders import pretrain as pretrain_encoder

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,27 @@ def test_names_are_told_apart() -> None:
         make_backbone({"name": "gcn"})
     with pytest.raises(ValueError, match="'sgl' refuses its options"):
         make_backbone({"name": "sgl", "hops": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("lightgcn", "layers", -1),
+        ("lightgcn", "layers", 1.5),
+        ("lightgcn", "readout", "max"),
+        ("lightgcn", "weight_decay", float("nan")),
+        ("lightgcn_softmax", "sampled", 0),
+        ("matrix_factorisation", "weight_decay", -1e-2),
+        ("sgl", "drop", 1.0),
+        ("sgl", "layers", "two"),
+        ("simgcl", "temperature", 0),
+        ("simgcl", "layers", 0),
+    ],
+)
+def test_options_out_of_bounds_are_refused(name: str, option: str, value: Any) -> None:
+    """Before a training that would end in nonsense; the sentence names the backbone."""
+    with pytest.raises(ValueError, match=f"Backbone '{name}' refuses its options: "):
+        make_backbone({"name": name, option: value})
 
 
 @pytest.fixture

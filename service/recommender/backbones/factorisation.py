@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from service.recommender.backbones.base import Triples
+from service.recommender.backbones.options import at_least
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import bpr_loss, l2_loss
 
@@ -24,6 +25,9 @@ class MatrixFactorisation:
     """Of the L2 term."""
 
     name: ClassVar[str] = "matrix_factorisation"
+
+    def __post_init__(self) -> None:
+        at_least(0, weight_decay=self.weight_decay)
 
     def propagate(self, e0: Tensor, graph: InteractionGraph) -> Tensor:
         """A copy of E0: (n_nodes, d) -> (n_nodes, d)."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from service.recommender.backbones.base import Triples
+from service.recommender.backbones.options import at_least, known_readout, whole
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import bpr_loss, l2_loss
 from service.recommender.propagation import propagate_sum
@@ -28,6 +29,11 @@ class LightGCN:
     """Of the L2 term. On ML-1M with the sum readout 1e-2 gave NDCG .36 where the usual 1e-4 overfitted at .32."""
 
     name: ClassVar[str] = "lightgcn"
+
+    def __post_init__(self) -> None:
+        known_readout(self.readout)
+        whole(layers=self.layers)
+        at_least(0, layers=self.layers, weight_decay=self.weight_decay)
 
     def propagate(self, e0: Tensor, graph: InteractionGraph) -> Tensor:
         """P_S E0: (n_nodes, d) -> (n_nodes, d)."""

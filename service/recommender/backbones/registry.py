@@ -28,7 +28,7 @@ def make_backbone(config: Mapping[str, Any]) -> Backbone:
             the entry points in group `expunge.backbones`.
 
     Raises:
-        ValueError: no backbone has that name, or it does not know an option.
+        ValueError: no backbone has that name, or it refuses an option.
     """
     options = dict(config)
     name = options.pop("name", None)
@@ -38,7 +38,7 @@ def make_backbone(config: Mapping[str, Any]) -> Backbone:
         raise ValueError(msg)
     try:
         return known[name](**options)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         msg = f"Backbone {name!r} refuses its options: {error}."
         raise ValueError(msg) from error
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from service.recommender.backbones.base import Triples
 from service.recommender.backbones.lightgcn import LightGCN
+from service.recommender.backbones.options import above, at_least, below, known_readout, whole
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import view_contrast
 from service.recommender.propagation import propagate_sum
@@ -36,6 +37,20 @@ class SGL:
     """Interactions of a batch whose users and items are contrasted: 2,048 is the batch of the paper's code."""
 
     name: ClassVar[str] = "sgl"
+
+    def __post_init__(self) -> None:
+        known_readout(self.readout)
+        whole(layers=self.layers, contrast_nodes=self.contrast_nodes)
+        at_least(
+            0,
+            layers=self.layers,
+            weight_decay=self.weight_decay,
+            drop=self.drop,
+            contrast_weight=self.contrast_weight,
+        )
+        at_least(1, contrast_nodes=self.contrast_nodes)
+        above(0, temperature=self.temperature)
+        below(1, drop=self.drop)
 
     def propagate(self, e0: Tensor, graph: InteractionGraph) -> Tensor:
         """P_S E0 as LightGCN has it: (n_nodes, d) -> (n_nodes, d)."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from service.recommender.backbones.base import Triples
+from service.recommender.backbones.options import above, at_least, known_readout, whole
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import bpr_loss, l2_loss, view_contrast
 from service.recommender.propagation import product, propagate_sum
@@ -38,6 +39,13 @@ class SimGCL:
     """Interactions of a batch whose users and items are contrasted: 2,048 is the batch of the paper's code."""
 
     name: ClassVar[str] = "simgcl"
+
+    def __post_init__(self) -> None:
+        known_readout(self.readout)
+        whole(layers=self.layers, contrast_nodes=self.contrast_nodes)
+        at_least(0, weight_decay=self.weight_decay, noise=self.noise, contrast_weight=self.contrast_weight)
+        at_least(1, layers=self.layers, contrast_nodes=self.contrast_nodes)
+        above(0, temperature=self.temperature)
 
     def propagate(self, e0: Tensor, graph: InteractionGraph) -> Tensor:
         """P_S E0 without layer 0: (n_nodes, d) -> (n_nodes, d); rows without an interaction are zero."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from service.recommender.backbones.base import Triples
 from service.recommender.backbones.lightgcn import LightGCN
+from service.recommender.backbones.options import at_least, known_readout, whole
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import l2_loss, sampled_softmax_loss
 
@@ -28,6 +29,12 @@ class SoftmaxLightGCN:
     """Items that all interactions of a batch compete with, >= 1: the batch's own negatives."""
 
     name: ClassVar[str] = "lightgcn_softmax"
+
+    def __post_init__(self) -> None:
+        known_readout(self.readout)
+        whole(layers=self.layers, sampled=self.sampled)
+        at_least(0, layers=self.layers, weight_decay=self.weight_decay)
+        at_least(1, sampled=self.sampled)
 
     def propagate(self, e0: Tensor, graph: InteractionGraph) -> Tensor:
         """P_S E0 as LightGCN has it: (n_nodes, d) -> (n_nodes, d)."""

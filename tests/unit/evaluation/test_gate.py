@@ -69,6 +69,19 @@ def test_a_version_that_forgot_nothing_is_held_back(gate: Gate, state: TrainedSt
     assert any("above their target" in reason for reason in report.reasons)
 
 
+def test_a_version_that_went_half_the_way_is_held_back(
+    gate: Gate, state: TrainedState, request_: Request, result: ForgetResult
+) -> None:
+    """What is left is more than a quarter of the way and the noise of sixty pairs, and is told as that share."""
+    half = torch.lerp(state.readout, result.readout, 0.5)
+
+    report = gate.check(request_, replace(result, readout=half))
+
+    assert any("above their target" in reason for reason in report.reasons)
+    left = report.figures["forget_residual"] / report.figures["forget_reach"]
+    assert 0.3 < left < 0.7
+
+
 def test_a_version_that_overshoots_is_held_back(gate: Gate, request_: Request, result: ForgetResult) -> None:
     """An unnaturally low score is a leak too."""
     users, items = request_.forget.long()

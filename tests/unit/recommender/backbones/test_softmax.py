@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from service.recommender.backbones import LightGCN, SoftmaxLightGCN, Triples
-from service.recommender.graph import InteractionGraph
+from service.recommender.backbones import SoftmaxLightGCN, Triples
 from service.recommender.losses import sampled_softmax_loss
 from service.recommender.training import TrainingConfig
 from service.unlearning.request import Request
@@ -51,5 +50,4 @@ def test_another_backbone_is_trained_before_and_after() -> None:
     assert before.shape == result.readout.shape == (state.graph.n_nodes, 8)
     assert torch.equal(before, method.before(state))
     assert not result.graph.contains(request.edges).any()
-    assert isinstance(state.backbone, LightGCN)
-    assert isinstance(result.graph, InteractionGraph)
+    assert not torch.equal(before, result.readout)
