@@ -49,8 +49,8 @@ class Settings(BaseSettings):
     """Days from acceptance to `due_at`; the law allows one month."""
     batch_max: Annotated[int, Field(gt=0, le=10_000)] = 256
     """Most erasures that one unlearning step takes together."""
-    batch_window_ms: Annotated[int, Field(ge=0, le=60_000)] = 200
-    """Longest wait for more erasures to join a batch."""
+    batch_window_ms: Annotated[int, Field(ge=0, le=60_000)] = 0
+    """Longest wait for more erasures to join a batch. 0: take what is there; the next gather while a batch runs."""
     sweep_seconds: Seconds = 5.0
     """Interval at which the relay looks for outbox rows that nobody published."""
     lease_seconds: Seconds = 10.0

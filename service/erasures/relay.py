@@ -23,7 +23,7 @@ from service.platform.redis import ErasureStream
 
 BATCH_MAX = 500
 PRUNE_MAX = 20_000
-GATHER_S = 0.05  # erasures accepted together are published together; a quarter of the default batching window
+GATHER_S = 0.05  # least time from one send to the next: the first goes at once, what comes meanwhile goes together
 BACKOFF_S = 0.1
 BACKOFF_MAX_S = 5.0
 PATIENCE = 10  # a full stream is slow rather than lost: it is swept after ten times the age
@@ -113,6 +113,7 @@ class Relay:
         failures = 0
         while True:
             self._awake.clear()
+            started = self._clock.monotonic()
             failures = 0 if await self._round(stream) else min(failures + 1, 10)
             if failures:
                 # Waking is no reason to try sooner: a server that is away is not asked once an erasure.
@@ -120,7 +121,7 @@ class Relay:
                 continue
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), self._interval_s)
-            await asyncio.sleep(GATHER_S)
+            await asyncio.sleep(max(0.0, started + GATHER_S - self._clock.monotonic()))
 
     async def _round(self, stream: ErasureStream) -> bool:
         try:

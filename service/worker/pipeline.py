@@ -150,7 +150,7 @@ class Pipeline:
     def hold(self, part: Batch, error: Unlearnable) -> list[tuple[str, str]]:
         """Hold erasures back: they need attention, stay suppressed, and the version at hand goes on serving."""
         reason = Entry("erasure.needs_attention", {"code": error.code, **error.facts})
-        run = self._claim(part, lineage.Course(None, None))
+        run = self._claim(part, lineage.Course(None, None), Stages(self.house.clock, part))
         self.house.database.transact(
             lambda connection: hold(connection, self.house.lease, run.id, run.ids, reason, self.house.clock.now())
         )
@@ -171,14 +171,19 @@ class Pipeline:
         return None
 
     def _once(self, part: Batch) -> None:
-        course = self.house.database.query(lineage.course)
+        ids = [erasure.id for erasure in part]
+        course, demand = self.house.database.query(
+            lambda connection: (lineage.course(connection), Demand.of(queue.targets(connection, ids)))
+        )
         if self.base != (None if course.base is None else course.base.version):
             raise Rebased
-        run = self._claim(part, course)
+        stages = Stages(self.house.clock, part)
+        with stages.timed("applied"):
+            plan = self._plan(course, demand)
+        run = self._claim(part, course, stages, applies=plan is not None)
         try:
             fault_point("worker.after_claim")
-            demand = Demand.of(self.house.database.query(lambda connection: queue.targets(connection, run.ids)))
-            candidate = self._candidate(run, demand)
+            candidate = None if plan is None else self._escalate(run, plan)
             made = None if candidate is None else self._publish(run, candidate)
             self._settle(run, made)
         except BaseException as error:
@@ -192,38 +197,36 @@ class Pipeline:
         log.info("batch.settled", batch=run.id, erasures=len(part), version=run.version)
         fault_point("worker.after_settle")
 
-    def _claim(self, part: Batch, course: Course) -> Run:
+    def _plan(self, course: Course, demand: Demand) -> Plan | None:
+        """What is to be applied; None where the model at hand never learnt any of it."""
+        if self.engine is None:
+            return None
+        plan = self.engine.plan(self.ledger.demand, demand)
+        return plan if plan.changes or (self._moves(course) and plan.request.n_edges) else None
+
+    def _claim(self, part: Batch, course: Course, stages: Stages, *, applies: bool = False) -> Run:
+        """Open the batch in the journal; where it `applies` something, the try is counted before it begins."""
         epoch = self.house.lease.epoch
         if epoch is None:
             raise Fenced
 
         def unit(connection: Connection) -> int:
             self.house.lease.confirm(connection)
-            now = self.house.clock.now()
-            return journal.open_batch(connection, epoch=epoch, step="claim", size=len(part), now=now)
+            if applies:
+                queue.begin_attempt(connection, [erasure.id for erasure in part])
+            step, now = "apply" if applies else "settle", self.house.clock.now()
+            return journal.open_batch(connection, epoch=epoch, step=step, size=len(part), now=now)
 
-        return Run(self.house.database.transact(unit), part, course, Stages(self.house.clock, part))
-
-    def _candidate(self, run: Run, demand: Demand) -> Candidate | None:
-        """The model that forgets the batch, or None where the model at hand never learnt any of it."""
-        if self.engine is None:
-            return None
-        with run.stages.timed("applied"):
-            plan = self.engine.plan(self.ledger.demand, demand)
-        if not plan.changes and not (self._moves(run.course) and plan.request.n_edges):
-            return None
-        self._enter(run, "apply", queue.begin_attempt)
-        candidate = self._escalate(self.engine, run, plan)
-        self._enter(run, "publish", queue.end_attempt)
-        fault_point("worker.after_gate")
-        return candidate
+        return Run(self.house.database.transact(unit), part, course, stages)
 
     def _moves(self, course: Course) -> bool:
         """Whether the live version comes from another base than the next ones, or is to be made again."""
         return self.remake or course.live is None or course.live.base != self.base
 
-    def _escalate(self, engine: Engine, run: Run, plan: Plan) -> Candidate:
+    def _escalate(self, run: Run, plan: Plan) -> Candidate:
         """Encoder only, then 1, 2, ... epochs of fine-tuning, until the gate is satisfied."""
+        engine = self.engine
+        assert engine is not None
         for epochs in range(self.house.settings.fine_tune_max_epochs + 1):
             if not self.house.lease.held:
                 raise Fenced
@@ -234,17 +237,22 @@ class Pipeline:
                 report = engine.gate(plan, result)
             _observe_gate(report)
             if report.passed:
+                fault_point("worker.after_gate")
                 return Candidate(result, report)
             log.warning("gate.refused", batch=run.id, epochs=epochs, reasons=list(report.reasons))
-        self._enter(run, "hold", queue.end_attempt)
+        self._step(run, lambda connection: self._came_back(connection, run, "hold"))
         raise Unlearnable(GATE_REFUSED, {"figures": report.figures, "reasons": list(report.reasons)})
 
     def _publish(self, run: Run, candidate: Candidate) -> Manifest:
         assert self.engine is not None
         with run.stages.timed("published"):
             stored = max(self.house.store.numbers("versions"), default=0)
-            number = self._step(run, lambda connection: journal.reserve(connection, run.id, stored))
-            run.version = number
+
+            def unit(connection: Connection) -> int:
+                self._came_back(connection, run, "publish")
+                return journal.reserve(connection, run.id, stored)
+
+            number = run.version = self._step(run, unit)
             files = {EMBEDDINGS: self.engine.embeddings(candidate.result)}
             self.house.store.publish("versions", number, files, self._facts(run, candidate), on_step=_fault_of_step)
             return self.house.store.verify("versions", number)
@@ -282,7 +290,6 @@ class Pipeline:
             return run.stages.of(erasure_id)
 
         settlement = Settlement(run.id, run.erasures, run.course, version, made, stages, self._covered(run))
-        self._enter(run, "settle")
         fault_point("worker.before_settle")
         self.house.database.transact(
             lambda connection: settle(connection, self.house.lease, settlement, self.house.clock.now())
@@ -292,15 +299,11 @@ class Pipeline:
         """Everything accepted up to this seq is forgotten, or set aside, once the batch is settled."""
         return max([self.ledger.seq, *(erasure.seq for erasure in run.erasures)])
 
-    def _enter(
-        self, run: Run, step: str, also: Callable[[Connection, list[str]], None] = lambda connection, ids: None
-    ) -> None:
-        def unit(connection: Connection) -> None:
-            if not journal.enter(connection, run.id, step):
-                raise Fenced
-            also(connection, run.ids)
-
-        self._step(run, unit)
+    def _came_back(self, connection: Connection, run: Run, step: str) -> None:
+        """Journal the step after the unlearning one, whose tries are counted anew from here."""
+        if not journal.enter(connection, run.id, step):
+            raise Fenced
+        queue.end_attempt(connection, run.ids)
 
     def _step(self, run: Run, unit: Callable[[Connection], T]) -> T:
         def confirmed(connection: Connection) -> T:
