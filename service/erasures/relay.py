@@ -110,24 +110,30 @@ class Relay:
         return count
 
     async def _work(self, stream: ErasureStream) -> None:
-        failures = 0
+        failures, rested_at = 0, 0.0
         while True:
             self._awake.clear()
-            started = self._clock.monotonic()
-            failures = 0 if await self._round(stream) else min(failures + 1, 10)
+            began = self._clock.monotonic()
+            sent = await self._round(stream)
+            failures = min(failures + 1, 10) if sent is None else 0
             if failures:
                 # Waking is no reason to try sooner: a server that is away is not asked once an erasure.
                 await asyncio.sleep(min(BACKOFF_S * 2**failures, BACKOFF_MAX_S) * random.uniform(0.5, 1))
                 continue
+            if sent:
+                rested_at = began + GATHER_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), self._interval_s)
-            await asyncio.sleep(max(0.0, started + GATHER_S - self._clock.monotonic()))
+            await asyncio.sleep(max(0.0, rested_at - self._clock.monotonic()))
 
-    async def _round(self, stream: ErasureStream) -> bool:
+    async def _round(self, stream: ErasureStream) -> int | None:
+        """Publish what waits; returns how many erasures that were, or None where it failed."""
+        total = 0
         try:
             while rows := await self._database.run_read(_unpublished):
                 await asyncio.to_thread(self._publish, stream, rows)
                 await self._database.run_write(self._mark(rows))
+                total += len(rows)
                 if len(rows) < BATCH_MAX:
                     break
         except Problem as problem:
@@ -135,9 +141,9 @@ class Relay:
         except Exception:  # the relay outlives every failure: without it nothing is forgotten in time
             log.exception("relay.failed")
         else:
-            return True
+            return total
         metrics.relay_failures_total.inc()
-        return False
+        return None
 
     def _publish(self, stream: ErasureStream, rows: Sequence[outbox.Row]) -> None:
         stream.publish([erasure_id for _, erasure_id in rows])

@@ -107,6 +107,30 @@ def test_while_the_stream_is_away_rows_wait(database: Database, stream: ErasureS
     assert delivered(stream) == first + second
 
 
+def test_the_first_erasure_is_told_at_once_and_the_next_ones_gather(
+    database: Database, stream: ErasureStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An idle relay does not wait for company; after a send, what comes meanwhile goes together."""
+    monkeypatch.setattr(module, "GATHER_S", 3600.0)
+    domains = Domains(database)
+
+    async def work() -> tuple[int, int]:
+        relay = Relay(database, stream, interval_s=3600)
+        await relay.start()
+        await asyncio.to_thread(accept, domains, 1)
+        relay.wake()
+        await until(lambda: unpublished(database) == 0)
+        at_once = len(delivered(stream))
+        await asyncio.to_thread(accept, domains, 1)
+        relay.wake()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        await relay.stop()
+        return at_once, len(delivered(stream))
+
+    assert asyncio.run(work()) == (1, 0)
+
+
 def test_a_started_relay_publishes_when_it_is_woken(database: Database, stream: ErasureStream) -> None:
     """Without waiting for its interval."""
     domains = Domains(database)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from service.platform.clock import SystemClock
-from service.platform.redis import ErasureStream
+from service.platform.redis import ErasureStream, Message
 from service.worker.batcher import Batcher
 from tests.factories.workers import Home, pipeline_of, waiting
 
@@ -17,6 +17,22 @@ GO_ON = threading.Event()
 def batcher_of(stream: ErasureStream | None, batch_max: int = 100, window_ms: int = 50) -> Batcher:
     """A batcher of this stream."""
     return Batcher(stream, SystemClock(), batch_max=batch_max, window_ms=window_ms)
+
+
+def test_without_a_window_nobody_waits_for_company(stream: ErasureStream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there is taken at once, in one look at the stream."""
+    batcher, looks = batcher_of(stream, window_ms=0), list[int]()
+    stream.publish(["a", "b"])
+    read = stream.read
+
+    def reading(*, count: int, block_ms: int) -> list[Message]:
+        looks.append(block_ms)
+        return read(count=count, block_ms=block_ms)
+
+    monkeypatch.setattr(stream, "read", reading)
+
+    assert batcher.gather(GO_ON) == 2
+    assert len(looks) == 1
 
 
 def test_deliveries_within_the_window_are_gathered(stream: ErasureStream) -> None:
