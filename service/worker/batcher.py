@@ -27,7 +27,8 @@ log = structlog.get_logger()
 class Batcher:
     """Gathers deliveries: up to `batch_max`, those that are there or come within the window after the first.
 
-    An idle worker that waited for company would make everybody wait; under load the next ones gather while a batch runs.
+    An idle worker that waited for company would make everybody wait; under load the next ones gather while a batch
+    runs.
 
     Args:
         stream: where they come from; None where there is no Redis.
