@@ -43,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     would lose entries (RedisUnsuitable), or without one to embed (NoServerBinary).
     """
     settings = settings or load_settings()
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format, "api")
     if settings.fault is not None:
         faults.arm(faults.parse_fault(settings.fault, settings.fault_file))
 

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 MEBIBYTE = 1024 * 1024
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "text", "auto"]
 Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0, le=31 * 24 * 3600)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -42,6 +43,10 @@ class Settings(BaseSettings):
     """Port of the worker's metrics and health endpoints."""
     log_level: LogLevel = "info"
     """Least level that is logged: debug, info, warning or error."""
+    log_format: LogFormat = "auto"
+    """json, text, or auto: text where standard error is a terminal, JSON elsewhere."""
+    log_requests: bool = False
+    """Whether each request is logged; those that fail with a 5xx status always are."""
     docs: bool = True
     """Whether `/docs` and `/openapi.json` are served."""
 

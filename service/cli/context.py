@@ -69,10 +69,15 @@ def open_home(settings: Settings, *, upgrade: bool = False) -> Iterator[Home]:
     Raises:
         Refusal: the schema is missing or older than this code.
     """
+    import structlog
+
     from model_store import ModelStore
     from service.platform.database import Database
     from service.platform.identity import load_identity
+    from service.platform.logging import configure_logging
 
+    if not structlog.is_configured():  # a command that ends: what the parts remark must not mix with its outcome
+        configure_logging("warning", settings.log_format)
     database = Database(settings.sql_url, pool_size=settings.pool_size)
     try:
         check_schema(database, settings, upgrade=upgrade)

@@ -24,6 +24,7 @@ app = typer.Typer(
     help="Recommendations that forget: train, serve, erase.",
     epilog=EPILOG,
     no_args_is_help=True,
+    rich_markup_mode=None,  # it takes a default in square brackets for markup and leaves it out
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -62,6 +63,18 @@ app.command("status")(operate.status)
 app.add_typer(operate.db, name="db")
 app.add_typer(operate.keys, name="keys")
 app.add_typer(audit.app, name="audit")
+
+
+def _list_whole_sentences(group: typer.Typer) -> None:
+    """Have commands listed with the first line of their description, which is cut short otherwise."""
+    for command in group.registered_commands:
+        command.short_help = (command.callback.__doc__ or "").partition("\n")[0] if command.callback else None
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _list_whole_sentences(inner.typer_instance)
+
+
+_list_whole_sentences(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -30,9 +30,23 @@ GRACE_S = 15
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on [127.0.0.1].")]
 Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+LogFormat = Annotated[
+    Literal["json", "text", "auto"] | None,
+    typer.Option("--log-format", help="Of the log on standard error; auto is text on a terminal, else JSON [auto]."),
+]
+LogRequests = Annotated[
+    bool | None,
+    typer.Option("--log-requests/--no-log-requests", help="Log each request, not only those that fail with a 5xx [no]."),
+]
 
 
-def serve(context: typer.Context, host: Host = None, port: Port = None) -> None:
+def serve(
+    context: typer.Context,
+    host: Host = None,
+    port: Port = None,
+    log_format: LogFormat = None,
+    log_requests: LogRequests = None,
+) -> None:
     """Run everything: API, worker and an embedded stream server, each its own process.
 
     Ctrl-C or SIGTERM ends them in order. A process that dies is started again. The first start makes an admin key and
@@ -43,8 +57,8 @@ def serve(context: typer.Context, host: Host = None, port: Port = None) -> None:
     from service.platform.logging import configure_logging
 
     follow_parent()
-    settings = settings_of(context, host=host, port=port)
-    configure_logging(settings.log_level)
+    settings = settings_of(context, host=host, port=port, log_format=log_format, log_requests=log_requests)
+    configure_logging(settings.log_level, settings.log_format, "serve")
     listening = listen(settings.host, settings.port)
     with open_home(settings, upgrade=True) as home:
         _greet(home)
@@ -52,7 +66,12 @@ def serve(context: typer.Context, host: Host = None, port: Port = None) -> None:
     if embedded is not None:
         embedded.start()
     try:
-        environment = {"EXPUNGE_HOME": str(settings.home), "EXPUNGE_REDIS_URL": settings.redis_url or ""}
+        environment = {
+            "EXPUNGE_HOME": str(settings.home),
+            "EXPUNGE_REDIS_URL": settings.redis_url or "",
+            "EXPUNGE_LOG_FORMAT": settings.log_format,
+            "EXPUNGE_LOG_REQUESTS": str(settings.log_requests),
+        }
         if embedded is not None:
             environment["EXPUNGE_REDIS_URL"] = embedded.url
         descriptor = listening.fileno()
@@ -77,6 +96,8 @@ def api(
     context: typer.Context,
     host: Host = None,
     port: Port = None,
+    log_format: LogFormat = None,
+    log_requests: LogRequests = None,
     fd: Annotated[int | None, typer.Option("--fd", hidden=True)] = None,
 ) -> None:
     """Run the API alone. It never imports torch; any number may run beside each other."""
@@ -85,7 +106,7 @@ def api(
     from service.app import create_app
 
     follow_parent()
-    settings = settings_of(context, host=host, port=port)
+    settings = settings_of(context, host=host, port=port, log_format=log_format, log_requests=log_requests)
     listening = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
     app = create_app(settings)
     failures = _noting_failures(app)
@@ -109,12 +130,12 @@ def api(
         raise (failures[0] if failures else Refusal("The API could not start.", REFUSES_TO_START)) from None
 
 
-def worker(context: typer.Context) -> None:
+def worker(context: typer.Context, log_format: LogFormat = None) -> None:
     """Run a worker alone: it makes the model forget. One works at a time, any others stand by."""
     from service.worker.process import run_worker
 
     follow_parent()
-    settings = settings_of(context)
+    settings = settings_of(context, log_format=log_format)
     try:
         status = run_worker(settings)
     except OSError as error:

@@ -56,7 +56,7 @@ def _install_middleware(app: FastAPI, settings: Settings) -> None:
     app.add_middleware(EncodedSlash)
     app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
     app.add_middleware(Problems)
-    app.add_middleware(Access)
+    app.add_middleware(Access, log_all=settings.log_requests)
     app.add_middleware(RequestId)
 
 

@@ -26,7 +26,7 @@ RESTART_WAIT_MAX_S = 5.0
 FAILED_STARTS_BEFORE_FRESH = 3
 FAILED_STARTS_MAX = 5
 
-log = structlog.get_logger()
+log = structlog.get_logger(process="valkey")  # whichever process runs it
 
 
 class EmbeddedValkey:

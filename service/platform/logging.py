@@ -1,4 +1,7 @@
-"""Logs: one JSON object a line on stderr, events named `noun.verb`, never an id of a person."""
+"""Logs: one line an event on stderr, events named `noun.verb`, never an id of a person.
+
+As JSON, one object a line, for whatever collects them; as text where a person looks.
+"""
 
 import logging
 import sys
@@ -6,11 +9,15 @@ import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
+
+from service.platform.logging_text import TextRenderer
+
+LogFormat = Literal["json", "text", "auto"]
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
@@ -23,12 +30,20 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _PACKAGE_ROOT = Path(__file__).parents[2]
 
 
-def configure_logging(level: str = "info") -> None:
-    """Set up structlog and route the standard library's loggers through it. Safe to call again."""
+def configure_logging(level: str = "info", form: LogFormat = "json", process: str | None = None) -> None:
+    """Set up structlog and route the standard library's loggers through it. Safe to call again.
+
+    Args:
+        level: least level that is written: debug, info, warning, error.
+        form: `json`, `text`, or `auto`: text where stderr is a terminal, else JSON.
+        process: name of this process, in each line: several share a terminal under `expunge serve`.
+    """
+    as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
+    render = TextRenderer(sys.stderr) if as_text else _encode
     structlog.configure(
-        processors=[structlog.processors.add_log_level, _context, _redact, _encode],
+        processors=[structlog.processors.add_log_level, _Context(process), _redact, render],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=_StandardError,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -60,12 +75,33 @@ def _short(filename: str) -> str:
     return str(path.relative_to(_PACKAGE_ROOT)) if path.is_relative_to(_PACKAGE_ROOT) else path.name
 
 
-def _context(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    event["time"] = datetime.now(UTC).isoformat()
-    current = request_id.get()
-    if current is not None:
-        event.setdefault("request_id", current)
-    return event
+class _StandardError:
+    """Writes each line at once to what standard error is now, and not to what it was when this was set up."""
+
+    def __init__(self, *_arguments: Any) -> None:
+        pass
+
+    def msg(self, line: bytes) -> None:
+        sys.stderr.buffer.write(line + b"\n")
+        sys.stderr.buffer.flush()
+
+    debug = info = warning = error = critical = log = msg
+
+
+class _Context:
+    """Adds when, in which process and for which request."""
+
+    def __init__(self, process: str | None) -> None:
+        self._process = process
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event["time"] = datetime.now(UTC).isoformat()
+        if self._process is not None:
+            event.setdefault("process", self._process)
+        current = request_id.get()
+        if current is not None:
+            event.setdefault("request_id", current)
+        return event
 
 
 def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -79,7 +115,7 @@ def _encode(_logger: WrappedLogger, _method: str, event: EventDict) -> bytes:
 
 
 class _Handler(logging.Handler):
-    """Turns a record of the standard library into a line of ours."""
+    """Turns a record of the standard library, uvicorn's too, into a line of ours."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record; an exception is reduced to its types and lines."""

@@ -62,10 +62,13 @@ def _given_id(scope: Scope) -> str | None:
 
 
 class Access:
-    """Measures and logs each request by its route template, whatever its status; paths hold ids and are not kept."""
+    """Measures each request by its route template, whatever its status; paths hold ids and are not kept.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    Logs those that failed in here (5xx), and with `log_all` every one.
+    """
+
+    def __init__(self, app: ASGIApp, *, log_all: bool = False) -> None:
+        self.app, self._log_all = app, log_all
         self._observers: dict[tuple[str, str, int], Callable[[float], None]] = {}
         self._log = structlog.get_logger().bind()  # bound once: binding costs more than a line that is not written
 
@@ -98,10 +101,10 @@ class Access:
         if observe is None:
             observe = self._observer(key)
         observe(seconds)
-        # Reads that went well are the bulk of the traffic and say nothing that the histogram does not.
-        log = self._log
-        write = log.debug if method == "GET" and status < 400 else log.warning if status >= 500 else log.info
-        write("http.request", method=method, route=route, status=status, seconds=round(seconds, 6))
+        # The rest is the bulk of the traffic, says nothing that the histogram does not, and strangers can make any number.
+        if self._log_all or status >= 500:
+            write = self._log.warning if status >= 500 else self._log.info
+            write("http.request", method=method, route=route, status=status, seconds=round(seconds, 6))
 
     def _observer(self, key: tuple[str, str, int]) -> Callable[[float], None]:
         method, route, status_class = key

@@ -40,7 +40,7 @@ def run_worker(settings: Settings, stop: threading.Event | None = None) -> int:
     Raises:
         RedisUnsuitable: the server would lose or evict entries.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format, "worker")
     if settings.fault is not None:
         faults.arm(faults.parse_fault(settings.fault, settings.fault_file))
     stop = stop or _told_by_signals()

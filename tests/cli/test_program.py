@@ -1,5 +1,6 @@
 """The command line itself: what it imports, and that every refusal is one plain sentence."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -169,3 +170,17 @@ def test_home_may_stand_anywhere_before_the_double_dash(before: list[str], after
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("command", ["demo", "serve", "pretrain", "adopt"])
+def test_help_leaves_out_no_default_in_brackets(run: Run, command: str) -> None:
+    """`[ml-100k of EXPUNGE_DATA_DIR]` is no markup, and no sentence ends with a stray dot."""
+    told = run(command, "--help").out
+
+    assert "[" in told
+    assert not re.search(r"\s\.(\s|$)", told)
+
+
+def test_help_lists_commands_with_whole_sentences(run: Run) -> None:
+    """None is cut short."""
+    assert "..." not in run("--help").out.replace("[ARGS]...", "")

@@ -1,7 +1,12 @@
 """`expunge serve`: real processes, killed and ended in every way an operator or a kernel would."""
 
+import json
+import os
+import pty
+import re
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -138,6 +143,63 @@ def test_a_metrics_port_in_use_ends_the_service_with_a_sentence(home: Path, monk
             refused.until("Set EXPUNGE_METRICS_PORT to another.")
 
             assert refused.process.wait(WAIT_S) == 78
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_the_log_on_a_terminal_is_text_that_names_its_process(home: Path, no_color: str) -> None:
+    """All three processes, the server's own lines too; colours unless nobody wants them."""
+    said = _on_a_terminal(home, NO_COLOR=no_color)
+
+    plain = re.sub(r"\x1b\[\d*m", "", said)
+    for line in (
+        r"api    info    api\.started",
+        r"api    info    \S.*logger=uvicorn\.error",
+        r"worker info    worker\.started",
+        r"valkey info    valkey\.started",
+    ):
+        assert re.search(rf"^\d\d:\d\d:\d\d {line}", plain, re.MULTILINE), line
+    assert "{" not in plain
+    assert ("\x1b[" in said) is (not no_color)
+
+
+def test_the_log_can_be_json_on_a_terminal(home: Path) -> None:
+    """What was asked of `serve` holds for all that it starts."""
+    said = _on_a_terminal(home, "--log-format", "json")
+
+    logged = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert {line["process"] for line in logged} == {"api", "worker", "valkey"}
+
+
+def _on_a_terminal(home: Path, *arguments: str, **environment: str) -> str:
+    """What `expunge serve` says on a terminal until API and worker have started, and while it is ended."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service.cli", "--home", str(home), "serve", "--port", "0", *arguments],
+        env={**os.environ, **SERVING, "EXPUNGE_LOG_LEVEL": "info", "TERM": "xterm", **environment},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said = b""
+    try:
+        while not all(sign in said for sign in (b"api.started", b"worker.started", b"No model serves yet")):
+            said += os.read(ours, 65536)
+        process.terminate()
+        while chunk := _read(ours):
+            said += chunk
+        assert process.wait(WAIT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+    return said.decode().replace("\r\n", "\n")
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # the other end is closed
+        return b""
 
 
 def _seen(serving: Serving) -> str:

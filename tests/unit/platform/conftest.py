@@ -1,5 +1,6 @@
 """A small application of the platform's parts alone, over real HTTP."""
 
+import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
+import structlog
 from fastapi import APIRouter, FastAPI
 
 from model_store import ModelStore
@@ -89,3 +91,14 @@ def serve(services: Services) -> Iterator[Serve]:
     """Call it with routers to get a client."""
     with ExitStack() as stack:
         yield Serve(services, stack)
+
+
+@pytest.fixture
+def own_logging() -> Iterator[None]:
+    """Lets a test configure logging: afterwards it is as before."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()

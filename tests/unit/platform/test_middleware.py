@@ -4,6 +4,7 @@ from typing import Annotated
 from urllib.parse import quote
 
 import httpx
+import orjson
 import pytest
 from fastapi import APIRouter, Body
 from hypothesis import HealthCheck, given
@@ -13,6 +14,7 @@ from starlette.responses import Response
 
 from service.platform import middleware
 from service.platform.ids import SLASH, PathItemId, PathUserId
+from service.platform.logging import configure_logging
 from service.platform.problem import Conflict
 from tests.unit.platform.conftest import Serve
 from tests.unit.platform.test_ids import ids
@@ -192,6 +194,30 @@ def test_what_escapes_from_a_route_is_told_without_its_text(client: httpx.Client
     assert response.json()["code"] == "internal_error"
     assert response.headers["X-Request-Id"] == response.json()["request_id"]
     assert "ana@example.org" not in response.text + "".join(capfd.readouterr())
+
+
+@pytest.mark.usefixtures("own_logging")
+@pytest.mark.parametrize("log_requests", [False, True])
+def test_requests_are_logged_where_they_fail_or_somebody_asked(
+    serve: Serve, capfd: pytest.CaptureFixture[str], log_requests: bool
+):
+    """By their route, so that no id gets in; a caller's own mistakes are not failures of the service."""
+    configure_logging()
+    client = serve(router, settings=serve.services.settings.model_copy(update={"log_requests": log_requests}))
+
+    for path in ("/users/ana/interactions/film", "/conflict", "/nowhere/ana", "/fail", "/livez"):
+        client.get(path)
+
+    lines = [orjson.loads(line) for line in capfd.readouterr().err.splitlines()]
+    logged = [(line["route"], line["status"], line["level"]) for line in lines if line["event"] == "http.request"]
+    all_of_them = [
+        ("/users/{user_id}/interactions/{item_id}", 200, "info"),
+        ("/conflict", 409, "info"),
+        ("(none)", 404, "info"),
+        ("/fail", 500, "warning"),
+    ]
+    assert logged == (all_of_them if log_requests else all_of_them[-1:])
+    assert "ana" not in str(lines)
 
 
 def test_a_failure_after_the_answer_began_cuts_the_connection(client: httpx.Client):
