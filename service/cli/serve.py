@@ -36,7 +36,9 @@ LogFormat = Annotated[
 ]
 LogRequests = Annotated[
     bool | None,
-    typer.Option("--log-requests/--no-log-requests", help="Log each request, not only those that fail with a 5xx [no]."),
+    typer.Option(
+        "--log-requests/--no-log-requests", help="Log each request, not only those that fail with a 5xx [no]."
+    ),
 ]
 
 

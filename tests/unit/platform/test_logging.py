@@ -9,7 +9,6 @@ import structlog
 
 from service.platform.logging import REDACTED, configure_logging, error_facts, request_id
 
-
 pytestmark = pytest.mark.usefixtures("own_logging")
 
 
