@@ -101,7 +101,7 @@ class Access:
         if observe is None:
             observe = self._observer(key)
         observe(seconds)
-        # The rest is the bulk of the traffic, says nothing that the histogram does not, and strangers can make any number.
+        # The rest is the bulk of the traffic, and strangers can make any number of them: the histogram has it all.
         if self._log_all or status >= 500:
             write = self._log.warning if status >= 500 else self._log.info
             write("http.request", method=method, route=route, status=status, seconds=round(seconds, 6))
