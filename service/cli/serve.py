@@ -16,7 +16,7 @@ import typer
 
 from service.cli.context import Home, open_home, settings_of
 from service.cli.failures import REFUSES_TO_START, Refusal
-from service.cli.lifeline import follow_parent
+from service.cli.parent_watch import exit_with_parent
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -58,7 +58,7 @@ def serve(
     from service.platform.embedded import EmbeddedValkey
     from service.platform.logging import configure_logging
 
-    follow_parent()
+    exit_with_parent()
     settings = settings_of(context, host=host, port=port, log_format=log_format, log_requests=log_requests)
     configure_logging(settings.log_level, settings.log_format, "serve")
     listening = listen(settings.host, settings.port)
@@ -107,7 +107,7 @@ def api(
 
     from service.app import create_app
 
-    follow_parent()
+    exit_with_parent()
     settings = settings_of(context, host=host, port=port, log_format=log_format, log_requests=log_requests)
     listening = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
     app = create_app(settings)
@@ -136,7 +136,7 @@ def worker(context: typer.Context, log_format: LogFormat = None) -> None:
     """Run a worker alone: it makes the model forget. One works at a time, any others stand by."""
     from service.worker.process import run_worker
 
-    follow_parent()
+    exit_with_parent()
     settings = settings_of(context, log_format=log_format)
     try:
         status = run_worker(settings)

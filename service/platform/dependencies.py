@@ -23,7 +23,7 @@ class LiveStatus:
     problem: str | None = None
 
 
-class Live(Protocol):
+class LiveModel(Protocol):
     """The holder of the version that answers; recommendations make it, the application starts and stops it."""
 
     async def start(self) -> None:
@@ -65,7 +65,7 @@ class Services:
     store: ModelStore
     stream: ErasureStream | None
     clock: Clock
-    live: Live
+    live: LiveModel
     relay: Relay
 
 

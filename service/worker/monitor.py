@@ -20,7 +20,7 @@ REQUESTS_AT_ONCE = 16
 log = structlog.get_logger()
 
 
-class Answer(NamedTuple):
+class MonitorResponse(NamedTuple):
     """A response: status code, media type, body."""
 
     status: int
@@ -39,7 +39,7 @@ class Monitor:
 
     def __init__(self, worker: Worker, host: str, port: int) -> None:
         self._worker = worker
-        self._scraper = Scraper(worker.parts.database, worker.parts.stream, worker.parts.clock)
+        self._scraper = Scraper(worker.dependencies.database, worker.dependencies.stream, worker.dependencies.clock)
         routes = {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics}
         self._server = _Server((host, port), _handler(routes))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="monitor", daemon=True)
@@ -61,25 +61,25 @@ class Monitor:
         self._server.server_close()
         self._scraper.close()
 
-    def _livez(self) -> Answer:
-        return Answer(200, "application/json", orjson.dumps({"status": "ok"}))
+    def _livez(self) -> MonitorResponse:
+        return MonitorResponse(200, "application/json", orjson.dumps({"status": "ok"}))
 
-    def _readyz(self) -> Answer:
+    def _readyz(self) -> MonitorResponse:
         """Standing by is ready too: a standby is there to take over."""
         checks = {"database": self._database(), "redis": self._redis(), "unlearning": self._unlearning()}
         statuses = {check["status"] for check in checks.values()}
         if "failed" in statuses:
             body = {"checks": checks, **NotReady().body("readyz"), "status": "failed"}
-            return Answer(NotReady.status, MEDIA_TYPE, orjson.dumps(body))
+            return MonitorResponse(NotReady.status, MEDIA_TYPE, orjson.dumps(body))
         status = "degraded" if "degraded" in statuses else "ok"
-        return Answer(200, "application/json", orjson.dumps({"status": status, "checks": checks}))
+        return MonitorResponse(200, "application/json", orjson.dumps({"status": status, "checks": checks}))
 
-    def _metrics(self) -> Answer:
-        return Answer(200, CONTENT_TYPE_LATEST, self._scraper.render())
+    def _metrics(self) -> MonitorResponse:
+        return MonitorResponse(200, CONTENT_TYPE_LATEST, self._scraper.render())
 
     def _database(self) -> dict[str, str]:
         try:
-            revision = self._worker.parts.database.query(migrations.revision_of)
+            revision = self._worker.dependencies.database.query(migrations.revision_of)
         except Problem as problem:
             return {"status": "failed", "detail": problem.code}
         if revision is None or revision < migrations.head():
@@ -87,7 +87,7 @@ class Monitor:
         return {"status": "ok", "detail": f"migrated to {revision}"}
 
     def _redis(self) -> dict[str, str]:
-        stream = self._worker.parts.stream
+        stream = self._worker.dependencies.stream
         try:
             if stream is not None:
                 stream.ping()
@@ -97,12 +97,12 @@ class Monitor:
         return {"status": "degraded", "detail": "No Redis: the worker looks for work by itself."}
 
     def _unlearning(self) -> dict[str, str]:
-        standing = self._worker.standing
-        if standing.trouble is not None:
-            return {"status": "degraded", "detail": f"The latest round failed ({standing.trouble}); it is tried again."}
-        if not standing.lease:
+        status = self._worker.status
+        if status.trouble is not None:
+            return {"status": "degraded", "detail": f"The latest round failed ({status.trouble}); it is tried again."}
+        if not status.lease:
             return {"status": "ok", "detail": "stands by"}
-        return {"status": "ok", "detail": f"base {standing.base}" if standing.base else "no model yet"}
+        return {"status": "ok", "detail": f"base {status.base}" if status.base else "no model yet"}
 
 
 class _Server(ThreadingHTTPServer):
@@ -132,11 +132,11 @@ class _Server(ThreadingHTTPServer):
         log.debug("monitor.connection_failed")
 
 
-def _not_found() -> Answer:
-    return Answer(404, MEDIA_TYPE, orjson.dumps(NotFound().body("monitor")))
+def _not_found() -> MonitorResponse:
+    return MonitorResponse(404, MEDIA_TYPE, orjson.dumps(NotFound().body("monitor")))
 
 
-def _handler(routes: dict[str, Callable[[], Answer]]) -> type[BaseHTTPRequestHandler]:
+def _handler(routes: dict[str, Callable[[], MonitorResponse]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = REQUEST_SECONDS
         protocol_version = "HTTP/1.0"
