@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from model_store import ModelStore
 from service.audit import endpoints as audit
 from service.erasures import endpoints as erasures
-from service.erasures.relay import OutboxRelay
+from service.erasures.relay import Relay
 from service.interactions import endpoints as interactions
 from service.models import endpoints as models
 from service.platform import faults
@@ -61,6 +61,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return new_application(settings, lifespan, ROUTERS)
 
 
+def stop_waiting(app: FastAPI) -> None:
+    """Have every request that waits for something to happen answered with what is true now; for the server's end."""
+    services: Services = app.state.services
+    services.stopping.set()
+
+
 @asynccontextmanager
 async def running_services(settings: Settings) -> AsyncIterator[Services]:
     """The services of an API process, started; stopped in the reverse order at the end."""
@@ -71,7 +77,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         identity, clock = load_identity(settings), SystemClock()
         store = ModelStore(settings.store_root, key=identity.derive("manifest"))
         live = LiveRanker(database, store)
-        relay = OutboxRelay(database, stream, clock=clock, interval_s=settings.sweep_seconds)
+        relay = Relay(database, stream, clock=clock, interval_s=settings.sweep_seconds)
         services = Services(settings, database, identity, store, stream, clock, live, relay)
         for component in (live, relay):
             await component.start()

@@ -1,19 +1,22 @@
-"""Runs an application on a real HTTP server, so that tests see what callers see: decoded paths, limits, headers."""
+"""Runs an application on the house's own HTTP server, so that tests see what callers see: paths, bounds, headers."""
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
+from service.platform.http_server import ApplicationServer, server_config
 
-class _Server(uvicorn.Server):
+
+class _Server(ApplicationServer):
     """A server that tells when it answers."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+        super().__init__(config, stopping)
         self.settled = threading.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -24,13 +27,18 @@ class _Server(uvicorn.Server):
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """Serve an application on a port of its own, in a thread; yields its URL. Fails where it does not start."""
+def serving(app: FastAPI, *, connections_max: int = 800, **config: Any) -> Iterator[str]:
+    """Serve an application on a port of its own, in a thread; yields its URL. Fails where it does not start.
+
+    `config` replaces arguments of the server's configuration.
+    """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        config = uvicorn.Config(app, loop="uvloop", http="httptools", ws="none", log_config=None, access_log=False)
-        server = _Server(config)
+        server = _Server(
+            server_config(app, connections_max=connections_max, **config),
+            lambda: app.state.services.stopping.set(),
+        )
         thread = threading.Thread(target=_run, args=(server, listener), name="server", daemon=True)
         thread.start()
         try:

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import http.client
 import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from service.cli.context import Home, open_home, settings_of
-from service.cli.failures import REFUSES_TO_START, Refusal
-from service.cli.parent_watch import exit_with_parent
+from service.cli.failures import REFUSES_TO_START, TRY_AGAIN, Refusal
+from service.cli.lifeline import follow_parent
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from service.cli.supervisor import Supervisor
 
-BACKLOG = 2048
 READY_WITHIN_S = 600.0
 ASK_S = 30.0
-GRACE_S = 15
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on [127.0.0.1].")]
 Port = Annotated[int | None, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
@@ -56,12 +53,14 @@ def serve(
     """
     from service.cli.supervisor import Program, Supervisor
     from service.platform.embedded import EmbeddedValkey
+    from service.platform.listening import listen
     from service.platform.logging import configure_logging
 
-    exit_with_parent()
+    follow_parent()
     settings = settings_of(context, host=host, port=port, log_format=log_format, log_requests=log_requests)
     configure_logging(settings.log_level, settings.log_format, "serve")
-    listening = listen(settings.host, settings.port)
+    with _refusing("--port"):
+        listening = listen(settings.host, settings.port)
     with open_home(settings, upgrade=True) as home:
         _greet(home)
     embedded = None if settings.redis_url else EmbeddedValkey(settings.home, settings.valkey_binary)
@@ -103,31 +102,22 @@ def api(
     fd: Annotated[int | None, typer.Option("--fd", hidden=True)] = None,
 ) -> None:
     """Run the API alone. It never imports torch; any number may run beside each other."""
-    import uvicorn
+    from service.app import create_app, stop_waiting
+    from service.platform.http_server import ApplicationServer, server_config
+    from service.platform.listening import listen
 
-    from service.app import create_app
-
-    exit_with_parent()
+    follow_parent()
     settings = settings_of(context, host=host, port=port, log_format=log_format, log_requests=log_requests)
-    listening = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
+    with _refusing("--port"):
+        listening = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
     app = create_app(settings)
     failures = _noting_failures(app)
-    config = uvicorn.Config(
-        app,
-        loop="auto",
-        http="httptools",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_graceful_shutdown=GRACE_S,
-    )
+    config = server_config(app, connections_max=settings.connections_max)
     # uvicorn raises the signal that ended it once more, at its end; that was asked for and is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: None)
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        ApplicationServer(config, lambda: stop_waiting(app)).run(sockets=[listening])
     except SystemExit:
         raise (failures[0] if failures else Refusal("The API could not start.", REFUSES_TO_START)) from None
 
@@ -136,36 +126,26 @@ def worker(context: typer.Context, log_format: LogFormat = None) -> None:
     """Run a worker alone: it makes the model forget. One works at a time, any others stand by."""
     from service.worker.process import run_worker
 
-    exit_with_parent()
+    follow_parent()
     settings = settings_of(context, log_format=log_format)
-    try:
+    with _refusing("EXPUNGE_METRICS_PORT"):
         status = run_worker(settings)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        msg = f"Port {settings.metrics_port} of the worker's metrics is in use. Set EXPUNGE_METRICS_PORT to another."
-        raise Refusal(msg, REFUSES_TO_START) from error
     raise typer.Exit(status)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket on the first address that the host name has; raises Refusal with what to do."""
-    where = f"{host}:{port}"
+@contextmanager
+def _refusing(setting: str) -> Iterator[None]:
+    """Say what to do about a port that cannot be had; final only where trying again would not help."""
+    from service.platform.listening import CannotListen, PortInUse
+
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror:
-        msg = f"The host {host} is not known here. Choose another with --host."
+        yield
+    except PortInUse as error:
+        msg = f"{error} Stop that one (`ss -ltnp` names it), or choose another port with {setting}."
+        raise Refusal(msg, TRY_AGAIN) from None
+    except CannotListen as error:
+        msg = f"{error} Choose another host with EXPUNGE_HOST, or another port with {setting}."
         raise Refusal(msg, REFUSES_TO_START) from None
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        msg = f"Cannot listen on {where} ({error.strerror}). Choose another port with --port, or stop what runs there."
-        raise Refusal(msg, REFUSES_TO_START) from None
-    return listening
 
 
 def address_of(listening: socket.socket) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,9 +12,8 @@ import structlog
 from sqlalchemy import Connection
 
 from service.audit import service as audit
-from service.audit.service import AuditEvent
+from service.audit.service import Entry
 from service.erasures import repository
-from service.erasures.modes import Mode
 from service.erasures.problems import (
     BacklogFull,
     ErasureNotFound,
@@ -24,7 +24,7 @@ from service.erasures.problems import (
     TooManyTargets,
 )
 from service.erasures.repository import Erasure
-from service.erasures.targets import Subjects, Target, TargetKind, fingerprint, new_salt
+from service.erasures.targets import Kind, Mode, Subjects, Target, fingerprint, new_salt
 from service.platform import metrics
 from service.platform.clock import rfc3339
 from service.platform.cursor import read_cursor, write_cursor
@@ -41,7 +41,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class NewErasure:
+class Request:
     """One erasure as a caller asks for it."""
 
     subjects: Subjects
@@ -52,7 +52,7 @@ class NewErasure:
 
 
 @dataclass(frozen=True)
-class _PreparedErasure:
+class _Order:
     """A request made ready: everything that does not need the database. Running it twice stores the same."""
 
     row: Mapping[str, Any]
@@ -70,7 +70,7 @@ class _AcceptedBefore(Exception):
         self.erasure = erasure
 
 
-async def accept(services: Services, request: NewErasure) -> Erasure:
+async def accept(services: Services, request: Request) -> Erasure:
     """Store an erasure, durably, in one transaction: its targets are hidden from every read when this returns.
 
     Raises:
@@ -115,7 +115,7 @@ async def page(
 async def wait(services: Services, erasure_id: str, seconds: float) -> Erasure | None:
     """Wait until an erasure is no longer merely accepted, holding neither a connection nor a thread meanwhile.
 
-    Returns the erasure, or None where it is accepted still after `seconds`.
+    Returns the erasure, or None where it is accepted still after `seconds`, or when the service is told to stop.
     """
     end = services.clock.monotonic() + seconds
     step = WAIT_STEP_S
@@ -124,9 +124,10 @@ async def wait(services: Services, erasure_id: str, seconds: float) -> Erasure |
         if status != "accepted":
             return await get(services, erasure_id)
         left = end - services.clock.monotonic()
-        if left <= 0:
+        if left <= 0 or services.stopping.is_set():
             return None
-        await asyncio.sleep(min(step, left))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(services.stopping.wait(), min(step, left))
         step = min(step * 1.5, WAIT_STEP_MAX_S)
 
 
@@ -148,7 +149,7 @@ def available_modes(connection: Connection) -> frozenset[Mode]:
     return frozenset({Mode.FORGET, *(mode for mode in Mode if mode in encoders)})
 
 
-async def _check(services: Services, request: NewErasure) -> None:
+async def _check(services: Services, request: Request) -> None:
     if not len(request.subjects):
         raise NoTargets
     if len(request.subjects) > services.settings.targets_max:
@@ -158,7 +159,7 @@ async def _check(services: Services, request: NewErasure) -> None:
         raise ModeUnavailable
 
 
-def _order(services: Services, request: NewErasure, started: float) -> _PreparedErasure:
+def _order(services: Services, request: Request, started: float) -> _Order:
     received_at = services.clock.now()
     erasure_id, salt = uuid7(), new_salt()
     subjects = request.subjects
@@ -181,10 +182,10 @@ def _order(services: Services, request: NewErasure, started: float) -> _Prepared
     }
     counts = {"interactions": len(subjects.interactions), "items": len(subjects.items), "users": len(subjects.users)}
     entry = {"commitment": commitment, "mode": row["mode"], "requested": len(subjects), "targets": counts}
-    return _PreparedErasure(row, targets, _idempotency(request, row, targets), entry, services.settings.backlog_max)
+    return _Order(row, targets, _idempotency(request, row, targets), entry, services.settings.backlog_max)
 
 
-def _idempotency(request: NewErasure, row: Mapping[str, Any], targets: list[Target]) -> Mapping[str, Any] | None:
+def _idempotency(request: Request, row: Mapping[str, Any], targets: list[Target]) -> Mapping[str, Any] | None:
     if request.idempotency_key is None:
         return None
     return {
@@ -196,7 +197,7 @@ def _idempotency(request: NewErasure, row: Mapping[str, Any], targets: list[Targ
     }
 
 
-def _accept(connection: Connection, order: _PreparedErasure) -> Erasure:
+def _accept(connection: Connection, order: _Order) -> Erasure:
     """The unit of work of one acceptance."""
     seq = audit.reserve(connection)
     _refuse_second(connection, order)
@@ -212,12 +213,12 @@ def _accept(connection: Connection, order: _PreparedErasure) -> Erasure:
     if order.idempotency is not None:
         repository.remember_key(connection, order.idempotency)
     body = {**order.entry, "matched": row["matched"]}
-    audit.write(connection, seq, [AuditEvent("erasure.accepted", body, row["id"])], at)
+    audit.write(connection, seq, [Entry("erasure.accepted", body, row["id"])], at)
     fault_point("api.before_commit")
     return _as_erasure(row)
 
 
-def _refuse_second(connection: Connection, order: _PreparedErasure) -> None:
+def _refuse_second(connection: Connection, order: _Order) -> None:
     if order.idempotency is None:
         return
     known = repository.find_idempotent(connection, order.idempotency)
@@ -257,19 +258,15 @@ def _cancel(connection: Connection, services: Services, erasure_id: str) -> Eras
     if not cancelled:
         msg = f"It is {erasure.status}."
         raise NotCancellable(msg)
-    entry = AuditEvent("erasure.cancelled", {"commitment": erasure.commitment, "mode": erasure.mode}, erasure_id)
+    entry = Entry("erasure.cancelled", {"commitment": erasure.commitment, "mode": erasure.mode}, erasure_id)
     audit.write(connection, seq, [entry], at)
     return erasure
 
 
-def _count(request: NewErasure, outcome: str) -> None:
+def _count(request: Request, outcome: str) -> None:
     """Count a request once for each kind of target that it names."""
     subjects = request.subjects
-    kinds = (
-        (TargetKind.INTERACTION, subjects.interactions),
-        (TargetKind.USER, subjects.users),
-        (TargetKind.ITEM, subjects.items),
-    )
+    kinds = ((Kind.INTERACTION, subjects.interactions), (Kind.USER, subjects.users), (Kind.ITEM, subjects.items))
     for kind, named in kinds:
         if named:
             metrics.erasure_requests_total.labels(kind.value, outcome).inc()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from service.erasures.modes import Mode
 from service.platform.canonical import canonical_json
 from service.platform.identity import Identity
 
@@ -16,7 +15,7 @@ EVERY = b""
 """Stands in a suppression for every user or every item."""
 
 
-class TargetKind(StrEnum):
+class Kind(StrEnum):
     """What one target is."""
 
     INTERACTION = "interaction"
@@ -24,11 +23,18 @@ class TargetKind(StrEnum):
     ITEM = "item"
 
 
+class Mode(StrEnum):
+    """What is asked of the model: as if it had never happened, or less of this."""
+
+    FORGET = "forget"
+    DISLIKE = "dislike"
+
+
 @dataclass(frozen=True)
 class Target:
     """One target by its keyed digests; EVERY on the side that it does not name."""
 
-    kind: TargetKind
+    kind: Kind
     user_digest: bytes
     item_digest: bytes
 
@@ -68,11 +74,11 @@ class Subjects:
 
     def _targets(self, identity: Identity) -> Iterator[Target]:
         for user, item in self.interactions:
-            yield Target(TargetKind.INTERACTION, identity.user(user), identity.item(item))
+            yield Target(Kind.INTERACTION, identity.user(user), identity.item(item))
         for user in self.users:
-            yield Target(TargetKind.USER, identity.user(user), EVERY)
+            yield Target(Kind.USER, identity.user(user), EVERY)
         for item in self.items:
-            yield Target(TargetKind.ITEM, EVERY, identity.item(item))
+            yield Target(Kind.ITEM, EVERY, identity.item(item))
 
 
 def new_salt() -> bytes:

@@ -1,14 +1,17 @@
 """What every HTTP application of the house shares: middleware, problem handlers, operational routes, OpenAPI."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.telemetry import TelemetryConfig
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from service.platform import health
 from service.platform.gauges import package_version
+from service.platform.methods import Methods
 from service.platform.middleware import Access, BodyLimit, EncodedSlash, Problems, RequestId
 from service.platform.problem import MEDIA_TYPE, ProblemBody
 from service.platform.problem_handlers import install_problem_handlers
@@ -39,6 +42,7 @@ def new_application(settings: Settings, lifespan: Lifespan, routers: Iterable[AP
         lifespan=lifespan,
         docs_url="/docs" if settings.docs else None,
         redoc_url=None,
+        redirect_slashes=False,
         openapi_url="/openapi.json" if settings.docs else None,
         telemetry=_NO_TELEMETRY,
     )
@@ -46,17 +50,27 @@ def new_application(settings: Settings, lifespan: Lifespan, routers: Iterable[AP
         # Not include_router: that matches each request once more for every router that it tries.
         app.router.routes.extend(router.routes)
     install_problem_handlers(app)
-    _install_middleware(app, settings)
+    _install_middleware(app, body_limit_bytes=settings.body_limit_bytes, log_requests=settings.log_requests)
     app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
 
-def _install_middleware(app: FastAPI, settings: Settings) -> None:
+def operational_application(routes: Sequence[Route]) -> Starlette:
+    """An application of these routes alone, which take no body: bounds and problems as everywhere."""
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False
+    install_problem_handlers(app)
+    _install_middleware(app, body_limit_bytes=0, log_requests=False)
+    return app
+
+
+def _install_middleware(app: Starlette, *, body_limit_bytes: int, log_requests: bool) -> None:
     # The last one added is the outermost.
+    app.add_middleware(Methods)
     app.add_middleware(EncodedSlash)
-    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
+    app.add_middleware(BodyLimit, limit_bytes=body_limit_bytes)
     app.add_middleware(Problems)
-    app.add_middleware(Access, log_all=settings.log_requests)
+    app.add_middleware(Access, log_all=log_requests)
     app.add_middleware(RequestId)
 
 

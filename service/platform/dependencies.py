@@ -1,6 +1,7 @@
 """What endpoints are given: the services of the process, and the principal of the request."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol, cast
 
 from fastapi import Depends
@@ -23,7 +24,7 @@ class LiveStatus:
     problem: str | None = None
 
 
-class LiveModel(Protocol):
+class Live(Protocol):
     """The holder of the version that answers; recommendations make it, the application starts and stops it."""
 
     async def start(self) -> None:
@@ -65,8 +66,10 @@ class Services:
     store: ModelStore
     stream: ErasureStream | None
     clock: Clock
-    live: LiveModel
+    live: Live
     relay: Relay
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the process is told to stop: who waits for something to happen answers with what is true now."""
 
 
 def services_of(connection: HTTPConnection) -> Services:

@@ -15,6 +15,11 @@ http_request_duration_seconds = Histogram(
 http_body_refused_total = Counter(
     "expunge_http_body_refused_total", "Bodies refused for their size or slowness.", ("reason",)
 )
+http_refused_total = Counter(
+    "expunge_http_refused_total",
+    "Connections refused before any route: large or slow heads, what is malformed, too many of them (crowded).",
+    ("reason",),
+)
 erasure_requests_total = Counter(
     "expunge_erasure_requests_total", "Erasures asked for, by kind of target and outcome.", ("kind", "outcome")
 )

@@ -11,15 +11,18 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.platform import metrics
 from service.platform.ids import SLASH, uuid7
 from service.platform.logging import error_facts
 from service.platform.logging import request_id as current_request_id
-from service.platform.problem import BadRequest, BodyTimeout, BodyTooLarge, InternalError, Problem
+from service.platform.problem import BadRequest, BodyTimeout, BodyTooLarge, InternalError, Problem, ShuttingDown
 
 BODY_TIMEOUT_S = 30.0
+SHUTDOWN_RETRY_S = 5
+GONE = 499  # the caller went away and nothing was sent; customary, and of no standard
 UNMEASURED = frozenset({"/livez", "/readyz", "/metrics"})
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -78,7 +81,7 @@ class Access:
             await self.app(scope, receive, send)
             return
         begun = time.perf_counter()
-        status = 500
+        status = GONE
 
         async def noting_send(message: Message) -> None:
             nonlocal status
@@ -135,13 +138,26 @@ class Problems:
 
         try:
             await self.app(scope, receive, noting_send)
-        except Exception as error:
-            if not isinstance(error, Problem):
-                log.error("http.failed", **error_facts(error))
+        except GeneratorExit:
+            raise
+        except ClientDisconnect:
+            return  # nobody is there to be answered
+        except BaseException as error:
+            # Base: a request cancelled at the end of the grace period, and groups of errors, are answered too.
+            problem = _problem_of(error)
             if started:
                 return  # too late for another answer; the server cuts the connection
-            problem = error if isinstance(error, Problem) else InternalError()
             await problem.response(scope["state"]["request_id"])(scope, receive, send)
+
+
+def _problem_of(error: BaseException) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        log.warning("http.cancelled")
+        return ShuttingDown(retry_after_s=SHUTDOWN_RETRY_S)
+    log.error("http.failed", **error_facts(error))
+    return InternalError()
 
 
 class BodyLimit:

@@ -7,14 +7,13 @@
       NotFound                404 not_found               Unavailable         503 unavailable
       MethodNotAllowed        405 method_not_allowed        StorageUnavailable  503 storage_unavailable
       BodyTimeout             408 body_timeout              ModelUnavailable    503 model_unavailable
-      Conflict                409 conflict                  NotReady            503 not_ready
-      BodyTooLarge            413 body_too_large            RedisUnavailable    503 redis_unavailable  (platform.redis)
+      HeadTimeout             408 head_timeout              NotReady            503 not_ready
+      Conflict                409 conflict                  TooManyConnections  503 too_many_connections
+      BodyTooLarge            413 body_too_large            ShuttingDown        503 shutting_down
+      UriTooLong              414 uri_too_long              RedisUnavailable    503 redis_unavailable  (platform.redis)
       UnsupportedMediaType    415 unsupported_media_type    RedisUnsuitable     503 redis_unsuitable   (platform.redis)
-      TooManyRequests         429 too_many_requests         SecretRefused       503 secret_refused  (platform.identity)
-                                                            DatabaseUnusable    503 database_unusable
-                                                              DatabaseDamaged   503 database_damaged
-                                                            DatabaseBehind      503 database_behind
-                                                          StorageFull         507 storage_full
+      TooManyRequests         429 too_many_requests       StorageFull         507 storage_full
+      HeadTooLarge            431 head_too_large
 
 Domains add subclasses with a code of their own; `GET /problems/{code}` explains every one of them.
 A text may name resources by the service's own ids, never by a user id or an item id that the caller sent.
@@ -137,6 +136,33 @@ class BodyTimeout(Problem):
     next_step = "Send it again over a better connection, or in smaller requests."
 
 
+class HeadTimeout(Problem):
+    """The head of a request came too slowly."""
+
+    code = "head_timeout"
+    status = 408
+    title = "The head of the request took too long to arrive"
+    next_step = "Send it again over a better connection."
+
+
+class UriTooLong(Problem):
+    """The address exceeds what the head of a request may hold."""
+
+    code = "uri_too_long"
+    status = 414
+    title = "The address is too long"
+    next_step = "Send long lists in the body of a POST: /v1/recommendations, /v1/erasures."
+
+
+class HeadTooLarge(Problem):
+    """The head of a request has too many bytes or too many lines."""
+
+    code = "head_too_large"
+    status = 431
+    title = "The head of the request is too large"
+    next_step = "Send fewer and shorter headers; cookies are not read here."
+
+
 class Conflict(Problem):
     """The state of the resource does not allow this."""
 
@@ -209,42 +235,28 @@ class Unavailable(Problem):
     next_step = "Try again in a few seconds."
 
 
+class TooManyConnections(Unavailable):
+    """EXPUNGE_CONNECTIONS_MAX connections are open, and each has a request under way."""
+
+    code = "too_many_connections"
+    title = "Too many connections are open"
+    next_step = "Nothing was read. Keep connections open and use them again, and come back in a second."
+
+
+class ShuttingDown(Unavailable):
+    """The service was told to stop before this request was done."""
+
+    code = "shutting_down"
+    title = "The service is stopping"
+    next_step = "Send it again in some seconds, an erasure with the same Idempotency-Key: what was stored is found."
+
+
 class StorageUnavailable(Unavailable):
     """The database does not answer, or its outcome is not known."""
 
     code = "storage_unavailable"
     title = "The database does not answer"
     next_step = "Try again with the same Idempotency-Key: what was stored before is found, not repeated."
-
-
-class DatabaseUnusable(Unavailable):
-    """The database is there, or should be, and is not one that this service can work with."""
-
-    code = "database_unusable"
-    title = "The database cannot be used"
-    next_step = "An operator must act: EXPUNGE_DATABASE_URL names the database, docs/deployment.md says what it needs."
-
-
-class DatabaseDamaged(DatabaseUnusable):
-    """Bytes of the database are not what was written: the disk, or something that wrote over them."""
-
-    code = "database_damaged"
-    title = "The database is damaged"
-    next_step = (
-        "Trying again does not help. An operator must stop the service and restore the database from a backup, or "
-        "recover it; the runbook's section ExpungeDatabaseDamaged says how."
-    )
-
-
-class DatabaseBehind(Unavailable):
-    """The database has gone back in time: the model store holds what the database no longer knows."""
-
-    code = "database_behind"
-    title = "The database is older than the model store"
-    next_step = (
-        "Trying again does not help. An operator must restore the newest backup, or decide what is lost; the runbook's "
-        "section ExpungeDatabaseBehind says how."
-    )
 
 
 class ModelUnavailable(Unavailable):

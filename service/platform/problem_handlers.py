@@ -1,14 +1,15 @@
 """Turns the framework's own errors into problems, without repeating what the caller sent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.platform.methods import address_meant, allow, methods_of
 from service.platform.problem import (
     ERRORS_SHOWN,
     BadRequest,
@@ -41,7 +42,7 @@ _NAMED_BY_CALLER = frozenset({"extra_forbidden", "invalid_key"})
 _NOT_AN_OBJECT = frozenset({"model_attributes_type", "dict_type", "model_type", "list_type"})
 
 
-def install_problem_handlers(app: FastAPI) -> None:
+def install_problem_handlers(app: Starlette) -> None:
     """Answer every refusal of this application with problem+json."""
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(HTTPException, _answer_http_exception)
@@ -60,7 +61,18 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     if not isinstance(error, HTTPException):
         return await _answer_problem(request, error)
     kind = _BY_STATUS.get(error.status_code, BadRequest if error.status_code < 500 else InternalError)
-    return await _answer_problem(request, kind(headers=error.headers))
+    return await _answer_problem(request, _named(kind, request, error.headers))
+
+
+def _named(kind: type[Problem], request: Request, headers: Mapping[str, str] | None) -> Problem:
+    """A problem of the framework's own, with what it leaves out: all methods of an address, the address meant."""
+    routes, path = request.app.routes, request.scope["path"]
+    if kind is MethodNotAllowed:
+        return kind(headers={"Allow": allow(methods_of(routes, path))})
+    meant = address_meant(routes, path) if kind is NotFound else None
+    if meant is not None:
+        return kind(f"Addresses have no doubled or trailing slash here: this one is written {meant}.")
+    return kind(headers=headers)
 
 
 async def _answer_validation(request: Request, error: Exception) -> Response:

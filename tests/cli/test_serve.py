@@ -134,15 +134,26 @@ def test_a_setting_that_makes_no_sense_ends_the_service(home: Path, monkeypatch:
         assert refused.process.wait(WAIT_S) == 78
 
 
-def test_a_metrics_port_in_use_ends_the_service_with_a_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two services on one machine need two ports for their workers' metrics; the second one says so."""
+def test_a_metrics_port_in_use_is_named_and_tried_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder may be about to end: the API goes on, and the worker is started until the port is free."""
     with socket.create_server(("127.0.0.1", 0)) as other:
-        monkeypatch.setitem(SERVING, "EXPUNGE_METRICS_PORT", str(other.getsockname()[1]))
+        port = other.getsockname()[1]
+        monkeypatch.setitem(SERVING, "EXPUNGE_METRICS_PORT", str(port))
 
-        with start_serving(home) as refused:
-            refused.until("Set EXPUNGE_METRICS_PORT to another.")
+        with start_serving(home) as service:
+            service.until(f"Port {port} of 127.0.0.1 is in use")
+            service.until("The worker ended with status 75; it is started again")
+            assert service.end() == 0
 
-            assert refused.process.wait(WAIT_S) == 78
+
+def test_a_port_in_use_ends_the_service_with_a_sentence_that_is_not_final(home: Path) -> None:
+    """A supervisor such as systemd tries again; a person reads which port it is and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with start_serving(home, "--port", str(port)) as refused:
+            refused.until(f"Port {port} of 127.0.0.1 is in use by another program. Stop that one")
+
+            assert refused.process.wait(WAIT_S) == 75
 
 
 @pytest.mark.parametrize("no_color", ["", "1"])

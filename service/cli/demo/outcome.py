@@ -85,7 +85,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class DemoReport:
+class Outcome:
     """The document of `expunge demo --json`."""
 
     dataset: DatasetFacts

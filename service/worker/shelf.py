@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Retention:
+class Shelf:
     """What keeps the store in order; `keep` is how many superseded versions stay beside the live one."""
 
     database: Database
@@ -67,7 +67,7 @@ class Retention:
             self.store.purge("versions", number)
             log.warning("store.orphan_purged", version=number)
 
-    def _abandon(self, connection: Connection) -> list[journal.OpenBatch]:
+    def _abandon(self, connection: Connection) -> list[journal.Open]:
         self.lease.confirm(connection)
         if self.lease.epoch is None:
             raise Fenced
