@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks.cells import cell, data_dir
 from benchmarks.experiment import MODELS, recipe_of
+from service.evaluation.model_cache import ModelCache
 from service.evaluation.protocols import Split, scenario
-from service.evaluation.trained import Shelf
 from service.interactions.readers import read_dataset
 from service.recommender.losses import pair_scores
 from service.unlearning.amplification import fit_amplification, swap_graph
@@ -51,15 +51,15 @@ def measure() -> dict[str, Any]:
     """By way: correlation and slope, a value for each base; and what retraining's own seeds allow."""
     recipe = recipe_of("ml-100k")
     split = Split.of(read_dataset(data_dir() / "ml-100k"))
-    shelf = Shelf(MODELS)
+    model_cache = ModelCache(MODELS)
     asked = scenario(PROTOCOL, split, lambda: split.train.edges)
     edges = asked.edges[:, asked.remaining.keeps(asked.edges)].long()
-    models = [shelf.retrained(split, asked, recipe.backbone, recipe.training, seed).state for seed in RETRAINED]
+    models = [model_cache.retrained(split, asked, recipe.backbone, recipe.training, seed).state for seed in RETRAINED]
     retrained = torch.stack([_scores(model, model.readout, edges) for model in models])
     ways: dict[str, dict[str, list[float]]] = {}
     ceiling = []
     for seed in BASES:
-        state = shelf.clean(split, recipe.backbone, recipe.training, seed).state
+        state = model_cache.clean(split, recipe.backbone, recipe.training, seed).state
         before = _scores(state, state.readout, edges)
         truth = retrained.mean(dim=0) - before
         for number, one in enumerate(retrained.unbind()):

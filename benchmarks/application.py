@@ -22,7 +22,7 @@ from service.cli import main
 from service.platform.auth import Scope, require
 from service.platform.dependencies import Eraser, Recommender, services_of
 from service.platform.ids import uuid7
-from service.platform.prepared import Prepared
+from service.platform.prepared_statements import PreparedStatement
 from service.platform.routing import LeanRoute
 from service.settings import Settings
 
@@ -33,7 +33,7 @@ ROWS = Table(
     Column("user_id", String(512), nullable=False),
     Column("item_id", String(512), nullable=False),
 )
-_INSERT = Prepared(insert_into(ROWS).inline())
+_INSERT = PreparedStatement(insert_into(ROWS).inline())
 _HEADERS = {"ETag": '"0123456789abcdef"', "Cache-Control": "private"}
 
 router = APIRouter()

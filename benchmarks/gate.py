@@ -20,15 +20,15 @@ from torch import Generator, Tensor
 
 from benchmarks.cells import cell, data_dir
 from benchmarks.experiment import MODELS, encoders_of, recipe_of
-from service.evaluation.corruption import Case, corruptions
-from service.evaluation.encoders import EncoderShelf
+from service.evaluation.corruption import CorruptionCase, corruptions
+from service.evaluation.encoders import EncoderCache
 from service.evaluation.gate import Gate
+from service.evaluation.model_cache import ModelCache
 from service.evaluation.protocols import Split
-from service.evaluation.trained import Shelf
 from service.interactions.readers import read_dataset
 from service.recommender.graph import InteractionGraph
 from service.unlearning.pretraining import PretrainingConfig
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.simulation import share_of_pairs
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import UnlearnRec
@@ -87,20 +87,20 @@ def base(dataset: str, backbone: str) -> tuple[TrainedState, UnlearnRec]:
     """The base of the experiment (`benchmarks/grids`), and the method that the service ships, prepared for it."""
     recipe = recipe_of(dataset, backbone)
     split = Split.of(read_dataset(data_dir() / dataset))
-    state = Shelf(MODELS).clean(split, recipe.backbone, recipe.training).state
-    encoder, _ = EncoderShelf(encoders_of(dataset, backbone)).get(state, PretrainingConfig(), recipe.training)
+    state = ModelCache(MODELS).clean(split, recipe.backbone, recipe.training).state
+    encoder, _ = EncoderCache(encoders_of(dataset, backbone)).get(state, PretrainingConfig(), recipe.training)
     method = UnlearnRec({"forget": encoder})
     method.prepare(state)
     return state, method
 
 
-def cases(state: TrainedState, method: UnlearnRec, draw: Draw, generator: Generator) -> Iterator[Case]:
+def cases(state: TrainedState, method: UnlearnRec, draw: Draw, generator: Generator) -> Iterator[CorruptionCase]:
     """One request: the version that the service makes of it, and every way to spoil it."""
-    request = Request.of(state, forget=state.graph.common(draw(state.graph, generator)))
+    request = UnlearningRequest.of(state, forget=state.graph.common(draw(state.graph, generator)))
     good = method.forget(state, request)
-    yield Case(request, good)
+    yield CorruptionCase(request, good)
     for name, corrupt in corruptions(method).items():
-        yield Case(request, corrupt(state, request, good, generator), name)
+        yield CorruptionCase(request, corrupt(state, request, good, generator), name)
 
 
 def measure(name: str) -> dict[str, Any]:

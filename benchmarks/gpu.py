@@ -26,7 +26,7 @@ from service.recommender.ranking import top_items
 from service.recommender.sampling import batches
 from service.recommender.training import Training, TrainingConfig
 from service.unlearning.pretraining import Pretraining, PretrainingConfig
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import UnlearnRec
 
@@ -83,7 +83,7 @@ def measure(path: Path, device: torch.device) -> dict[str, Any]:
     pretraining = Pretraining(state, PretrainingConfig(steps=40, judge_every=1_000), config).run()
     method = UnlearnRec({"forget": pretraining.encoder})
     order = torch.randperm(graph.n_edges, generator=torch.Generator().manual_seed(5))
-    request = Request.of(state, forget=graph.edges[:, order[: graph.n_edges // 100]])
+    request = UnlearningRequest.of(state, forget=graph.edges[:, order[: graph.n_edges // 100]])
     method.prepare(state)
     propagation = seconds(lambda: BACKBONE.propagate(state.e0, state.graph), device)
     figures = {
@@ -117,12 +117,12 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * source.numel() * 4 / seconds(lambda: target.copy_(source), device)
 
 
-def differences(state: TrainedState, method: UnlearnRec, request: Request) -> dict[str, float]:
+def differences(state: TrainedState, method: UnlearnRec, request: UnlearningRequest) -> dict[str, float]:
     """Largest absolute difference to the CPU over the CPU result's standard deviation; the share of equal top-20s."""
     cpu = torch.device("cpu")
     there, here = state.to(cpu), state
     moved = UnlearnRec({mode: _on_cpu(encoder) for mode, encoder in method.encoders.items()})
-    on_cpu = moved.forget(there, Request.of(there, forget=request.forget.cpu()))
+    on_cpu = moved.forget(there, UnlearningRequest.of(there, forget=request.forget.cpu()))
     on_device = method.forget(here, request)
     users = torch.arange(1_000)
     lists = [

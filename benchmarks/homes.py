@@ -37,7 +37,7 @@ from service.unlearning.judging import Judgement, ShapeFigures
 from service.unlearning.pretraining import PretrainingResult
 from service.unlearning.state import TrainedState
 from service.worker.encoders import publish_encoder
-from service.worker.training import Learnt, Recipe, publish_base
+from service.worker.training import BaseConfig, UnpublishedBase, publish_base
 
 FACTS = "benchmark.json"
 Order = NDArray[np.int64]
@@ -90,8 +90,8 @@ def _build(folder: Path, state: TrainedState, encoder: InfluenceEncoder) -> str:
         with home.database.read() as connection:
             data = snapshot(connection)
         order = _order(home, data)
-        recipe = Recipe(learning.BACKBONE, learning.RECIPE, learning.VALIDATION_SHARE)
-        learnt = Learnt(data, _reordered(state, order), recipe, _training_result(state, order))
+        recipe = BaseConfig(learning.BACKBONE, learning.RECIPE, learning.VALIDATION_SHARE)
+        learnt = UnpublishedBase(data, _reordered(state, order), recipe, _training_result(state, order))
         base = publish_base(home.database, home.store, learnt)
         publish_encoder(home.database, home.store, base.version, learning.FORGET, _pretraining_result(encoder, order))
         at = SystemClock().now()

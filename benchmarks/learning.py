@@ -30,7 +30,7 @@ from service.recommender.sampling import split_validation
 from service.recommender.training import Training, TrainingConfig
 from service.unlearning.encoder import InfluenceEncoder
 from service.unlearning.pretraining import Pretraining, PretrainingConfig
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.simulation import SHAPES
 from service.unlearning.state import TrainedState, zero_isolated
 from service.unlearning.unlearnrec import UnlearnRec
@@ -128,7 +128,7 @@ def encoder(name: str, state: TrainedState, config: PretrainingConfig) -> tuple[
 
 
 def compared(
-    state: TrainedState, request: Request, retrained: dict[int, Tensor], methods: dict[str, UnlearnRec]
+    state: TrainedState, request: UnlearningRequest, retrained: dict[int, Tensor], methods: dict[str, UnlearnRec]
 ) -> dict[str, Any]:
     """Every figure of before, retrained (a seed each), swapped graph, and the methods."""
     full, _, _, test = graphs()
@@ -144,7 +144,7 @@ def compared(
     } | {"n_edges": request.n_edges}
 
 
-def apply_seconds(state: TrainedState, request: Request, method: UnlearnRec, times: int = 7) -> list[float]:
+def apply_seconds(state: TrainedState, request: UnlearningRequest, method: UnlearnRec, times: int = 7) -> list[float]:
     """Seconds of `forget`, encoder and propagation and the rebuilding of the graph included, each of several runs."""
     method.prepare(state)
     seconds = []
@@ -167,7 +167,7 @@ def adversarial() -> dict[str, Any]:
             "unlearned": UnlearnRec({"dislike": encoder("encoder-dislike", state, DISLIKE)[0]}),
             "published": UnlearnRec({"dislike": encoder("encoder-published", state, PUBLISHED)[0]}),
         }
-        return compared(state, Request.of(state, dislike=edges), retrained, methods)
+        return compared(state, UnlearningRequest.of(state, dislike=edges), retrained, methods)
 
     return cell("adversarial", measure)
 
@@ -186,7 +186,7 @@ def genuine() -> dict[str, Any]:
             state = base(seed)
             name = "encoder-forget" if seed == 0 else f"encoder-forget-{seed}"
             methods = {"unlearned": UnlearnRec({"forget": encoder(name, state, FORGET)[0]})}
-            bases[str(seed)] = compared(state, Request.of(state, forget=edges), retrained, methods)
+            bases[str(seed)] = compared(state, UnlearningRequest.of(state, forget=edges), retrained, methods)
         return averaged(bases) | {"bases": bases}
 
     return cell("genuine", measure)
@@ -218,8 +218,10 @@ def timings() -> dict[str, Any]:
             "retrain_seconds": run.seconds,
             "epochs": run.epochs,
             "epoch_seconds": statistics.median(epoch.seconds for epoch in run.history),
-            "apply_adversarial_seconds": apply_seconds(poisoned, Request.of(poisoned, dislike=added), dislike),
-            "apply_genuine_seconds": apply_seconds(state, Request.of(state, forget=edges), forget),
+            "apply_adversarial_seconds": apply_seconds(
+                poisoned, UnlearningRequest.of(poisoned, dislike=added), dislike
+            ),
+            "apply_genuine_seconds": apply_seconds(state, UnlearningRequest.of(state, forget=edges), forget),
         }
 
     return cell("timings", measure)

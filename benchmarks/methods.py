@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from service.evaluation.methods import Method, MethodContext, Pace
+from service.evaluation.methods import LatencyClass, Method, MethodContext
 from service.unlearning.protocol import Unlearner
 
 
@@ -12,4 +12,4 @@ def _als(context: MethodContext) -> Unlearner:
     return Als(seed=context.seed, threads=1)
 
 
-METHODS: Final = {"als": Method(_als, pace=Pace.MODERATE, reference=True, stepwise=False)}
+METHODS: Final = {"als": Method(_als, latency=LatencyClass.MODERATE, reference=True, stepwise=False)}

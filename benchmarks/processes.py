@@ -17,8 +17,8 @@ import psutil
 
 from benchmarks.cells import ROOT
 from benchmarks.load import Address
-from service.cli.demo.stage import free_ports
-from service.cli.lifeline import VARIABLE
+from service.cli.demo.environment import free_ports
+from service.cli.parent_watch import PARENT_PIPE_VARIABLE
 
 READY_WITHIN_S = 120.0
 STOP_WITHIN_S = 30.0
@@ -88,7 +88,7 @@ def _running(command: Sequence[str], home: Path, metrics_port: int) -> Iterator[
     # Settings of the shell belong to some other service; should this process be killed, the service ends with it.
     read_end, write_end = os.pipe()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EXPUNGE_")}
-    environment |= {"EXPUNGE_METRICS_PORT": str(metrics_port), VARIABLE: str(read_end)}
+    environment |= {"EXPUNGE_METRICS_PORT": str(metrics_port), PARENT_PIPE_VARIABLE: str(read_end)}
     with (home / "service.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],

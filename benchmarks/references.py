@@ -27,7 +27,7 @@ from service.recommender.ranking import ranking_quality
 from service.unlearning.ease import Ease
 from service.unlearning.popularity import Popularity
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState, zero_isolated
 
 
@@ -73,7 +73,7 @@ class Als(Unlearner):
         assert self._prepared is not None
         return self._prepared[1]
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """The model of what remains."""
         started = time.perf_counter()
         remaining = state.graph.without(request.edges)

@@ -25,7 +25,7 @@ from service.recommender.training import Training, TrainingConfig
 from service.unlearning.amplification import fit_amplification, swap_graph
 from service.unlearning.corrector import Corrector
 from service.unlearning.pretraining import PretrainingConfig
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.shadow import Shadow, learn_expectation
 from service.unlearning.state import TrainedState
 
@@ -86,7 +86,7 @@ def measure() -> dict[str, Any]:
     common = fit_amplification(state, calibration, seed=0)
     shapes = {}
     for name, edges in requests(graph, state.readout).items():
-        remaining, request = graph.without(edges), Request.of(state, forget=edges)
+        remaining, request = graph.without(edges), UnlearningRequest.of(state, forget=edges)
 
         def scores(readout: Tensor, edges: Tensor = edges) -> Tensor:
             return pair_scores(readout, graph.n_users, edges[0], edges[1])

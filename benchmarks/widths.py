@@ -25,7 +25,7 @@ from service.recommender.backbones import LightGCN
 from service.recommender.graph import InteractionGraph
 from service.recommender.sampling import split_validation
 from service.recommender.training import Training, TrainingConfig
-from service.worker.training import Recipe
+from service.worker.training import BaseConfig
 
 LEVEL = TrainingConfig(embedding_size=128, batch_size=4096, learning_rate=5e-3, final_learning_rate=5e-3)
 FALLING = replace(LEVEL, batch_size=2048, final_learning_rate=1e-3)
@@ -61,7 +61,7 @@ def measure(dataset: str) -> None:
 
 def one(full: InteractionGraph, config: TrainingConfig) -> dict[str, Any]:
     """One training: the best validation NDCG and Recall at 20, epochs, and seconds of this process's processor time."""
-    recipe = Recipe(LightGCN(), config)
+    recipe = BaseConfig(LightGCN(), config)
     train, validation = split_validation(full, recipe.share_of(full.n_edges), config.seed)
     started = time.process_time()
     result = Training(recipe.backbone, train, validation, config).run()

@@ -32,7 +32,7 @@ OTHER_VARIABLES = {
     "EXPUNGE_API_KEY": "The key that these commands send.",
     "EXPUNGE_DEBUG": "With any value, a command that fails prints its traceback before its sentence.",
 }
-INTERNAL_VARIABLES = {"EXPUNGE_LIFELINE"}
+INTERNAL_VARIABLES = {"EXPUNGE_PARENT_PIPE"}
 METHODS = ("get", "post", "put", "patch", "delete")
 
 

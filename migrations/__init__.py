@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import URL, Connection
 
 FOLDER = Path(__file__).parent
 
@@ -19,13 +19,13 @@ MIGRATION_LOCK = 0x6578_7075_6E67
 _one_at_a_time = threading.Lock()
 
 
-def upgrade(url: str, revision: str = "head") -> None:
+def upgrade(url: str | URL, revision: str = "head") -> None:
     """Bring the database at a SQLAlchemy URL up to a revision; safe from several threads and processes."""
     with _one_at_a_time:
         command.upgrade(_config(url), revision)
 
 
-def downgrade(url: str, revision: str) -> None:
+def downgrade(url: str | URL, revision: str) -> None:
     """Take the database at a SQLAlchemy URL back to a revision, `base` for an empty one."""
     with _one_at_a_time:
         command.downgrade(_config(url), revision)
@@ -46,9 +46,10 @@ def head() -> str:
     return revision
 
 
-def _config(url: str) -> Config:
+def _config(url: str | URL) -> Config:
     config = Config()
-    config.set_main_option("script_location", str(FOLDER))
+    # A % begins a reference to another option.
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["url"] = url
     return config

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from model_store import ModelStore
 from service.audit import endpoints as audit
 from service.erasures import endpoints as erasures
-from service.erasures.relay import Relay
+from service.erasures.relay import OutboxRelay
 from service.interactions import endpoints as interactions
 from service.models import endpoints as models
 from service.platform import faults
@@ -77,7 +77,7 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         identity, clock = load_identity(settings), SystemClock()
         store = ModelStore(settings.store_root, key=identity.derive("manifest"))
         live = LiveRanker(database, store)
-        relay = Relay(database, stream, clock=clock, interval_s=settings.sweep_seconds)
+        relay = OutboxRelay(database, stream, clock=clock, interval_s=settings.sweep_seconds)
         services = Services(settings, database, identity, store, stream, clock, live, relay)
         for component in (live, relay):
             await component.start()

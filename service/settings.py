@@ -1,10 +1,15 @@
 """Every setting of the service, its default and its limits; each is read from `EXPUNGE_<NAME>`."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 MEBIBYTE = 1024 * 1024
 
@@ -115,39 +120,45 @@ class Settings(BaseSettings):
 
     @field_validator("database_url")
     @classmethod
-    def _known_database(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("sqlite:///", "postgresql+psycopg://", "postgresql://")):
-            msg = "must begin with sqlite:/// or postgresql://"
-            raise ValueError(msg)
-        return url.replace("postgresql://", "postgresql+psycopg://", 1) if url else url
+    def _known_database(cls, text: str | None) -> str | None:
+        if text is not None:
+            from service.platform.database_url import read_database_url
+
+            read_database_url(text)
+        return text
 
     @field_validator("redis_url")
     @classmethod
-    def _known_redis(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("redis://", "rediss://", "unix://")):
-            msg = "must begin with redis://, rediss:// or unix://"
-            raise ValueError(msg)
-        return url
+    def _known_redis(cls, text: str | None) -> str | None:
+        if text is not None:
+            from service.platform.redis_url import check_redis_url
+
+            check_redis_url(text)
+        return text
 
     @field_validator("secret_key")
     @classmethod
     def _strong_secret(cls, secret: SecretStr | None) -> SecretStr | None:
-        if secret is not None and len(secret.get_secret_value()) < 32:
+        if secret is not None and len(secret.get_secret_value().strip()) < 32:
             msg = "must have at least 32 characters"
             raise ValueError(msg)
         return secret
 
     @model_validator(mode="after")
-    def _batches_fit_the_lease(self) -> "Settings":
+    def _batches_fit_the_lease(self) -> Settings:
         if self.batch_window_ms / 1000 >= self.lease_seconds:
             msg = "EXPUNGE_BATCH_WINDOW_MS must be shorter than EXPUNGE_LEASE_SECONDS, or waiting loses the lease"
             raise ValueError(msg)
         return self
 
     @property
-    def sql_url(self) -> str:
-        """The database URL in force."""
-        return self.database_url or f"sqlite:///{self.home / 'expunge.db'}"
+    def sql_url(self) -> URL:
+        """The database's address in force, as an object: a text would read ? and % in a path as something else."""
+        from service.platform.database_url import read_database_url, sqlite_url
+
+        return (
+            sqlite_url(self.home / "expunge.db") if self.database_url is None else read_database_url(self.database_url)
+        )
 
     @property
     def store_root(self) -> Path:

@@ -22,12 +22,12 @@ from benchmarks.cells import RESULTS, commit, data_dir, write_json
 from benchmarks.experiment import MODELS, encoders_of, recipe_of
 from service.evaluation.grid import Recipe
 from service.evaluation.methods import METHODS, MethodContext
+from service.evaluation.model_cache import ModelCache
 from service.evaluation.protocols import Scenario, Split
-from service.evaluation.trained import Shelf
 from service.interactions.readers import read_dataset
 from service.recommender.dataset import Dataset
 from service.recommender.graph import InteractionGraph
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 
 PATH: Final = RESULTS / "evaluation" / "cases.json"
 DATASET, BACKBONE, METHOD = "ml-1m", "lightgcn", "expunge"
@@ -151,13 +151,13 @@ def told(
 def measure() -> dict[str, Any]:
     """Trains what is missing, forgets, and tells the three cases."""
     dataset = read_dataset(data_dir() / DATASET)
-    split, shelf = Split.of(dataset), Shelf(MODELS)
+    split, model_cache = Split.of(dataset), ModelCache(MODELS)
     recipe = recipe_of(DATASET, BACKBONE)
-    clean = shelf.clean(split, recipe.backbone, recipe.training, SEEDS[0]).state.readout
+    clean = model_cache.clean(split, recipe.backbone, recipe.training, SEEDS[0]).state.readout
     cases = choose(clean, split.train)
     edges = torch.cat([case.edges for case in cases], dim=1)
     scenario = Scenario("cases", split.train, edges, "clean", "without-cases")
-    readouts = _readouts(split, scenario, shelf, recipe)
+    readouts = _readouts(split, scenario, model_cache, recipe)
     items = torch.nn.functional.normalize(clean[split.train.n_users :], dim=1)
     titles = _titles(dataset)
     return {
@@ -190,22 +190,22 @@ def main() -> int:
     return 0
 
 
-def _readouts(split: Split, scenario: Scenario, shelf: Shelf, recipe: Recipe) -> Readouts:
+def _readouts(split: Split, scenario: Scenario, model_cache: ModelCache, recipe: Recipe) -> Readouts:
     found = Readouts([], [], [])
     for seed in SEEDS:
         arguments = (split, scenario, recipe.backbone, recipe.training, seed)
-        state = shelf.base(*arguments).state
+        state = model_cache.base(*arguments).state
         context = MethodContext(
             training=replace(recipe.training, seed=seed),
             seed=seed,
             encoders=encoders_of(DATASET, BACKBONE),
-            retrained=lambda arguments=arguments: shelf.retrained(*arguments),  # type: ignore[misc]
+            retrained=lambda arguments=arguments: model_cache.retrained(*arguments),  # type: ignore[misc]
         )
         method = METHODS[METHOD].make(context)
         method.prepare(state)
         found.before.append(state.readout)
-        found.after.append(method.forget(state, Request.of(state, forget=scenario.edges)).readout)
-        found.retrained.append(shelf.retrained(*arguments).state.readout)
+        found.after.append(method.forget(state, UnlearningRequest.of(state, forget=scenario.edges)).readout)
+        found.retrained.append(model_cache.retrained(*arguments).state.readout)
     return found
 
 

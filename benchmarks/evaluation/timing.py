@@ -18,11 +18,11 @@ import torch
 from benchmarks.cells import cell, data_dir
 from benchmarks.experiment import MODELS, encoders_of, recipe_of
 from service.evaluation.methods import METHODS, MethodContext
+from service.evaluation.model_cache import ModelCache
 from service.evaluation.protocols import Split, scenario
-from service.evaluation.trained import Shelf
 from service.interactions.readers import read_dataset
 from service.recommender.training import Training
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 
 TIMED: Final = ("graph_swap", "amplified_swap", "expunge", "unlearnrec_0", "unlearnrec_3", "scif")
 EPOCHS: Final = 2
@@ -33,8 +33,8 @@ def measure() -> dict[str, Any]:
     """Seconds: of a whole retraining (some epochs, times their number), and of a request by method."""
     recipe = recipe_of("ml-1m")
     split = Split.of(read_dataset(data_dir() / "ml-1m"))
-    shelf = Shelf(MODELS)
-    state = shelf.clean(split, recipe.backbone, recipe.training).state
+    model_cache = ModelCache(MODELS)
+    state = model_cache.clean(split, recipe.backbone, recipe.training).state
     asked = scenario("genuine_1pct", split, lambda: state.readout)
     run = Training(recipe.backbone, asked.remaining, split.validation, replace(recipe.training, epochs=EPOCHS))
     seconds = [epoch.seconds for epoch in run.run().history]
@@ -44,7 +44,7 @@ def measure() -> dict[str, Any]:
         recipe.training,
         0,
         encoders_of("ml-1m"),
-        lambda: shelf.retrained(split, asked, recipe.backbone, recipe.training, 0),
+        lambda: model_cache.retrained(split, asked, recipe.backbone, recipe.training, 0),
     )
     return {
         "threads": torch.get_num_threads(),
@@ -58,7 +58,7 @@ def _timed(name: str, context: MethodContext, state: Any, edges: torch.Tensor) -
     method = METHODS[name]
     unlearner = method.make(context)
     unlearner.prepare(state)
-    request = Request.of(state, **{method.mode: edges})
+    request = UnlearningRequest.of(state, **{method.mode: edges})
     seconds: list[float] = []
     while len(seconds) < REPEATS and sum(seconds) < 60:
         started = time.perf_counter()

@@ -7,7 +7,7 @@ import orjson
 from fastapi import APIRouter, Query, Response
 
 from service.audit import service
-from service.audit.repository import Row
+from service.audit.repository import AuditRow
 from service.audit.schemas import AuditPage
 from service.platform.dependencies import Auditor, ServicesDep
 from service.platform.problem import InvalidCursor, InvalidRequest, ScopeMissing, Unauthenticated, problems
@@ -39,7 +39,7 @@ async def list_entries(
     return Response(orjson.dumps(body), media_type="application/json")
 
 
-def _entry(row: Row) -> dict[str, object]:
+def _entry(row: AuditRow) -> dict[str, object]:
     document: dict[str, object] = orjson.loads(row.canonical)
     return document | {"leaf_hash": row.leaf_hash.hex()}
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from service.platform.prepared import Prepared
+from service.platform.prepared_statements import PreparedStatement
 from service.platform.tables import audit_entries, audit_head
 
 
 @dataclass(frozen=True)
-class Row:
+class AuditRow:
     """One entry as it is stored; `canonical` is the JSON that `leaf_hash` covers."""
 
     seq: int
@@ -24,7 +24,7 @@ class Row:
     leaf_hash: bytes
 
 
-_GROW = Prepared(
+_GROW = PreparedStatement(
     update(audit_head)
     .where(audit_head.c.id == bindparam("head"))
     .values(size=audit_head.c.size + bindparam("count"))
@@ -32,7 +32,7 @@ _GROW = Prepared(
 )
 _SIZE = select(audit_head.c.size).where(audit_head.c.id == 1)
 _HOLD = _SIZE.with_for_update(read=True)
-_INSERT = Prepared(insert(audit_entries))
+_INSERT = PreparedStatement(insert(audit_entries))
 _COLUMNS = (
     audit_entries.c.seq,
     audit_entries.c.at,
@@ -69,9 +69,9 @@ def insert_entries(connection: Connection, rows: Sequence[Mapping[str, Any]]) ->
         _INSERT.run_many(connection, rows)
 
 
-def page(connection: Connection, after: int, limit: int, erasure_id: str | None) -> list[Row]:
+def page(connection: Connection, after: int, limit: int, erasure_id: str | None) -> list[AuditRow]:
     """Up to `limit` entries with seq > `after`, in order; of one erasure where an id is given."""
     wanted = select(*_COLUMNS).where(audit_entries.c.seq > after).order_by(audit_entries.c.seq).limit(limit)
     if erasure_id is not None:
         wanted = wanted.where(audit_entries.c.erasure_id == erasure_id)
-    return [Row(*row) for row in connection.execute(wanted)]
+    return [AuditRow(*row) for row in connection.execute(wanted)]

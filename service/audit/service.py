@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from service.audit import repository
-from service.audit.repository import Row
+from service.audit.repository import AuditRow
 from service.platform.canonical import canonical_json
 from service.platform.clock import rfc3339
 from service.platform.cursor import read_cursor, write_cursor
@@ -25,7 +25,7 @@ _LEAF = b"\x00"
 
 
 @dataclass(frozen=True)
-class Entry:
+class AuditEvent:
     """What happened: `event` is noun.verb, `body` a mapping of plain values without anything personal."""
 
     event: str
@@ -56,7 +56,7 @@ def size(connection: Connection) -> int:
     return repository.size(connection)
 
 
-def write(connection: Connection, first: int, entries: Sequence[Entry], at: datetime) -> None:
+def write(connection: Connection, first: int, entries: Sequence[AuditEvent], at: datetime) -> None:
     """Store entries under sequence numbers that were reserved in this transaction."""
     repository.insert_entries(connection, [_row(seq, entry, at) for seq, entry in enumerate(entries, first)])
 
@@ -71,7 +71,7 @@ def append(
 ) -> int:
     """Append one entry, now, and return its sequence number; it exists when the transaction commits."""
     seq = reserve(connection)
-    write(connection, seq, [Entry(event, body, erasure_id, version)], datetime.now(UTC))
+    write(connection, seq, [AuditEvent(event, body, erasure_id, version)], datetime.now(UTC))
     return seq
 
 
@@ -82,7 +82,7 @@ def leaf_hash(canonical_bytes: bytes) -> bytes:
 
 async def page(
     services: Services, cursor: str | None, limit: int, erasure_id: str | None
-) -> tuple[list[Row], str | None]:
+) -> tuple[list[AuditRow], str | None]:
     """A page of entries, the oldest first, and the cursor of the next one, None at the end."""
     after = 0 if cursor is None else read_cursor(services.identity, LISTING, cursor)
     rows = await services.database.run_read(
@@ -92,7 +92,7 @@ async def page(
     return rows[:limit], write_cursor(services.identity, LISTING, rows[limit - 1].seq) if more else None
 
 
-def _row(seq: int, entry: Entry, at: datetime) -> dict[str, Any]:
+def _row(seq: int, entry: AuditEvent, at: datetime) -> dict[str, Any]:
     document = {
         "at": rfc3339(at),
         "body": entry.body,

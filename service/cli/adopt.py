@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.context import Json, open_home, settings_of, tell
+from service.cli.context import Json, open_home, print_result, settings_of
 from service.cli.learn import Readout
 
 if TYPE_CHECKING:
     from service.recommender.backbones import Backbone
-    from service.worker.adoption import Adopted
+    from service.worker.adoption import AdoptionResult
 
 EMBEDDINGS = typer.Option("--embeddings", metavar="FILE", help=".npz or .safetensors with matrices users and items.")
 HELD_OUT = typer.Option(
@@ -50,18 +50,18 @@ def adopt(
     The first base serves at once. Pre-train an encoder for it before the first erasure, as for any base.
     """
     from service.interactions.columns import Pairs
-    from service.interactions.formats import Meter, read_csv_pairs
+    from service.interactions.formats import ReadProgress, read_csv_pairs
     from service.interactions.vectors import read_vectors
-    from service.worker.adoption import Foreign, adopt_base
+    from service.worker.adoption import ExternalModel, adopt_base
 
     settings = settings_of(context)
     vectors = read_vectors(embeddings.expanduser(), user_ids, item_ids)
-    pairs: Pairs = read_csv_pairs(held_out.expanduser(), Meter(0))
+    pairs: Pairs = read_csv_pairs(held_out.expanduser(), ReadProgress(0))
     unseen = list(zip(pairs.users.to_pylist(), pairs.items.to_pylist(), strict=True))
-    foreign = Foreign(vectors, unseen, _backbone(layers, readout), without_erased)
+    foreign = ExternalModel(vectors, unseen, _backbone(layers, readout), without_erased)
     with open_home(settings, upgrade=True) as home:
         adopted = adopt_base(home.database, home.store, home.identity, foreign, go_live=go_live)
-    tell(json_file, _document(adopted, foreign.backbone), _text(adopted))
+    print_result(json_file, _document(adopted, foreign.backbone), _text(adopted))
 
 
 def _backbone(layers: int | None, readout: Readout) -> Backbone:
@@ -70,7 +70,7 @@ def _backbone(layers: int | None, readout: Readout) -> Backbone:
     return MatrixFactorisation() if layers is None else LightGCN(layers=layers, readout=readout.value)
 
 
-def _document(adopted: Adopted, backbone: Backbone) -> dict[str, Any]:
+def _document(adopted: AdoptionResult, backbone: Backbone) -> dict[str, Any]:
     base = adopted.base
     return {
         "version": base.version,
@@ -93,7 +93,7 @@ def _document(adopted: Adopted, backbone: Backbone) -> dict[str, Any]:
     }
 
 
-def _text(adopted: Adopted) -> str:
+def _text(adopted: AdoptionResult) -> str:
     base, quality = adopted.base, adopted.base.training.validation
     where = "It serves now." if base.live else "It does not serve yet."
     lines = [

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from service.cli.client import DEFAULT_URL, Key, ServiceClient, Url
-from service.cli.context import Json, tell
+from service.cli.context import Json, print_result
 
 app = typer.Typer(help="Read the append-only log of a running service.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def list_entries(
     """Every transition in order; no entry holds the id of a person."""
     with closing(ServiceClient(url, key)) as client:
         entries = list(islice(client.audit(erasure), limit))
-    tell(json_file, {"entries": entries}, "\n".join(line(entry) for entry in entries) or "The log is empty.")
+    print_result(json_file, {"entries": entries}, "\n".join(line(entry) for entry in entries) or "The log is empty.")
 
 
 def line(entry: Mapping[str, Any]) -> str:

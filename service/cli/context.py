@@ -38,7 +38,7 @@ def settings_of(context: typer.Context, **given: Any) -> Settings:
     return load_settings(home=context.find_root().obj.home, **given)
 
 
-def tell(json_file: Path | None, document: Mapping[str, Any], text: str) -> None:
+def print_result(json_file: Path | None, document: Mapping[str, Any], text: str) -> None:
     """Tell the outcome of a command: the text on standard output, or the document where JSON goes there."""
     from service.cli.terminal import write_json
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.context import Json, open_home, settings_of, tell
+from service.cli.context import Json, open_home, print_result, settings_of
 from service.cli.failures import Refusal
 from service.cli.terminal import Terminal
 
@@ -41,7 +41,7 @@ def import_(context: typer.Context, data: Data = None, json_file: Json = None) -
     with open_home(settings, upgrade=True) as home, terminal.step("Recording", "interactions") as progress:
         report = import_dataset(home.database, home.identity, dataset, progress=progress)
     document = {"dataset": dataset_facts(dataset), "import": asdict(report)}
-    tell(json_file, document, _text(dataset, report))
+    print_result(json_file, document, _text(dataset, report))
 
 
 def dataset_facts(dataset: Dataset) -> dict[str, object]:

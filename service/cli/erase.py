@@ -9,30 +9,23 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
 
 from service.cli.client import DEFAULT_URL, WAIT_MAX_S, Key, ServiceClient, Url
-from service.cli.context import Json, tell
+from service.cli.context import Json, print_result
 from service.cli.failures import Refusal
 from service.cli.terminal import Terminal, duration
+from service.erasures.modes import Mode
 
 TARGETS_MAX = 10_000
 OPEN = ("accepted",)
 
 
-class Mode(StrEnum):
-    """What the person wants: as if it had never happened, or less of it as well."""
-
-    FORGET = "forget"
-    DISLIKE = "dislike"
-
-
 @dataclass
-class Targets:
+class RequestedTargets:
     """What an erasure names, as the API takes it."""
 
     interactions: list[tuple[str, str]] = field(default_factory=list)
@@ -56,12 +49,12 @@ class Targets:
         pairs = [{"user_id": user, "item_id": item} for user, item in self.interactions]
         return {"interactions": pairs, "users": self.users, "items": self.items}
 
-    def parts(self, size: int) -> Iterator[Targets]:
+    def parts(self, size: int) -> Iterator[RequestedTargets]:
         """The same targets in erasures of at most `size` each."""
         named = [(user, item) for user, item in self.interactions]
         named += [(user, "") for user in self.users] + [("", item) for item in self.items]
         for start in range(0, len(named), size):
-            part = Targets()
+            part = RequestedTargets()
             for user_id, item_id in named[start : start + size]:
                 part.add(user_id, item_id)
             yield part
@@ -75,7 +68,7 @@ def erase(
     item: Annotated[list[str] | None, typer.Option("--item", metavar="I", help="A whole item; repeatable.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", metavar="CSV", help="Targets: user_id,item_id; an empty one means all of it."),
+        typer.Option("--file", metavar="CSV", help="RequestedTargets: user_id,item_id; an empty one means all of it."),
     ] = None,
     mode: Annotated[Mode, typer.Option("--mode", help="`dislike`: the person also wants less of this.")] = Mode.FORGET,
     reason: Annotated[str | None, typer.Option("--reason", help="Kept with the erasure.")] = None,
@@ -94,7 +87,7 @@ def erase(
     if len(named) % 2:
         msg = "An interaction needs a user and an item: the last of them has no item. Use --user for a whole user."
         raise Refusal(msg)
-    targets = Targets(list(zip(named[::2], named[1::2], strict=True)), list(user or ()), list(item or ()))
+    targets = RequestedTargets(list(zip(named[::2], named[1::2], strict=True)), list(user or ()), list(item or ()))
     if file is not None:
         read_targets(file, targets)
     if not len(targets):
@@ -104,14 +97,14 @@ def erase(
     with closing(ServiceClient(url, key)) as client:
         accepted = _send(client, targets, extra)
         states = _await(client, accepted, wait) if wait else accepted
-    tell(json_file, {"erasures": states}, "\n".join(_line(state) for state in states))
+    print_result(json_file, {"erasures": states}, "\n".join(_line(state) for state in states))
     late = [state for state in states if state["status"] in OPEN]
     if wait and late:
         msg = f"{len(late)} of {len(states)} erasures are hidden but not forgotten after {wait:g} s. Ask again later."
         raise Refusal(msg)
 
 
-def read_targets(path: Path, targets: Targets) -> None:
+def read_targets(path: Path, targets: RequestedTargets) -> None:
     """Add the targets of a CSV file; raises Refusal naming the line."""
     with _open_text(path) as file:
         rows = csv.reader(file)
@@ -134,7 +127,7 @@ def _open_text(path: Path) -> TextIO:
     return path.open(encoding="utf-8-sig", newline="")
 
 
-def _add_row(path: Path, number: int, row: Mapping[str, str], targets: Targets) -> None:
+def _add_row(path: Path, number: int, row: Mapping[str, str], targets: RequestedTargets) -> None:
     user_id, item_id = row.get("user_id", ""), row.get("item_id", "")
     if not user_id and not item_id:
         msg = f"{path.name}, line {number} names neither a user nor an item. Fill one of them in."
@@ -142,7 +135,7 @@ def _add_row(path: Path, number: int, row: Mapping[str, str], targets: Targets) 
     targets.add(user_id, item_id)
 
 
-def _send(client: ServiceClient, targets: Targets, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _send(client: ServiceClient, targets: RequestedTargets, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
     parts = list(targets.parts(TARGETS_MAX))
     if len(parts) == 1:
         return [_request(client, parts[0], extra)]
@@ -156,7 +149,7 @@ def _send(client: ServiceClient, targets: Targets, extra: Mapping[str, Any]) -> 
     return accepted
 
 
-def _request(client: ServiceClient, part: Targets, extra: Mapping[str, Any]) -> dict[str, Any]:
+def _request(client: ServiceClient, part: RequestedTargets, extra: Mapping[str, Any]) -> dict[str, Any]:
     # With a key of its own a request that has to be repeated is found, not done twice.
     return dict(client.erase({**part.body(), **extra}, idempotency_key=str(uuid.uuid4())))
 
@@ -182,4 +175,4 @@ def _line(state: Mapping[str, Any]) -> str:
     return text if forgotten is None else f"{text}, forgotten after {duration(forgotten)}"
 
 
-__all__ = ["WAIT_MAX_S", "Mode", "Targets", "erase", "read_targets"]
+__all__ = ["WAIT_MAX_S", "Mode", "RequestedTargets", "erase", "read_targets"]

@@ -11,14 +11,14 @@ import typer
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from service.cli.context import Json, settings_of, tell
+from service.cli.context import Json, print_result, settings_of
 from service.cli.failures import FAILED, INTERRUPTED, USAGE, Refusal
 from service.cli.terminal import LINE_EVERY_S, Terminal, count, duration
 
 if TYPE_CHECKING:
     from service.evaluation.grid import Grid
     from service.evaluation.methods import Method
-    from service.evaluation.runner import Outcome, Progress, Runner
+    from service.evaluation.runner import Progress, Runner, RunSummary
     from service.recommender.dataset import Dataset
 
 FIELDS = ("dataset", "backbone", "method", "protocol", "seed")
@@ -81,7 +81,7 @@ def evaluate(
             there = sum(status == "measured" for _, status in runner.statuses())
             msg = f"Stopped; {there} of {len(grid.cells)} cells are measured. Run the same command again to go on."
             raise Refusal(msg, INTERRUPTED) from None
-    tell(json_file, _document(outcome), _text(outcome, results))
+    print_result(json_file, _document(outcome), _text(outcome, results))
     if outcome.failures:
         raise Refusal("\n".join(f"{failed.key}: {failed.reason}" for failed in outcome.failures), FAILED)
 
@@ -118,7 +118,7 @@ def _reader(folder: Path) -> Callable[[str], Dataset]:
 def _list(runner: Runner, json_file: Path | None) -> None:
     cells = list(runner.statuses())
     document = {"cells": [{"cell": str(key), "status": status.value} for key, status in cells]}
-    tell(json_file, document, "\n".join(f"{status.value:9} {key}" for key, status in cells))
+    print_result(json_file, document, "\n".join(f"{status.value:9} {key}" for key, status in cells))
 
 
 @contextmanager
@@ -153,7 +153,7 @@ def _outlook(progress: Progress) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _document(outcome: Outcome) -> dict[str, Any]:
+def _document(outcome: RunSummary) -> dict[str, Any]:
     return {
         "measured": outcome.measured,
         "found": outcome.found,
@@ -162,7 +162,7 @@ def _document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _text(outcome: Outcome, results: Path) -> str:
+def _text(outcome: RunSummary, results: Path) -> str:
     parts = [f"{count(outcome.measured, 'cells')} measured", f"{outcome.found} there before"]
     if outcome.left:
         parts.append(f"{outcome.left} left to another process")

@@ -61,12 +61,22 @@ def _detail(error: Any) -> str:
     return str(error.detail)
 
 
+def _no_database(error: Any) -> str:
+    # What a caller of the API does next is not what somebody at a terminal does.
+    what = str(error.detail).removesuffix(error.next_step).strip()
+    return f"{what} Make sure that the database runs where EXPUNGE_DATABASE_URL says, then run this again."
+
+
 # The first that fits; subclasses before their bases.
 _KNOWN: Final[tuple[tuple[str, str, int, Callable[[Any], str]], ...]] = (
     ("typer.exceptions", "TyperException", USAGE, _usage),
     ("service.settings", "SettingsError", REFUSES_TO_START, str),
     ("service.platform.redis", "RedisUnsuitable", REFUSES_TO_START, _detail),
     ("service.platform.embedded_server", "NoServerBinary", REFUSES_TO_START, _detail),
+    ("service.platform.problem", "DatabaseUnusable", REFUSES_TO_START, _detail),
+    ("service.platform.problem", "DatabaseBehind", REFUSES_TO_START, _detail),
+    ("service.platform.identity", "SecretRefused", REFUSES_TO_START, _detail),
+    ("service.platform.problem", "StorageUnavailable", FAILED, _no_database),
     ("service.platform.problem", "Problem", FAILED, _detail),
     ("service.interactions.refusals", "DataProblem", FAILED, str),
     ("model_store.errors", "StoreError", FAILED, str),

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.context import Json, open_home, settings_of, tell
-from service.cli.terminal import Tell, Terminal, duration
+from service.cli.context import Json, open_home, print_result, settings_of
+from service.cli.terminal import ProgressCallback, Terminal, duration
+from service.erasures.modes import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from service.recommender.training import EpochReport
     from service.unlearning.pretraining import PretrainingReport
-    from service.worker.encoders import Encoder
-    from service.worker.training import Base, Recipe
+    from service.worker.encoders import PublishedEncoder
+    from service.worker.training import BaseConfig, PublishedBase
 
 
 class Readout(StrEnum):
@@ -25,13 +26,6 @@ class Readout(StrEnum):
 
     MEAN = "mean"
     SUM = "sum"
-
-
-class Mode(StrEnum):
-    """What an encoder is for."""
-
-    FORGET = "forget"
-    DISLIKE = "dislike"
 
 
 # What is left out stays as the learning packages have it; reading their defaults here would import torch.
@@ -75,7 +69,7 @@ def train(
     """
     from service.recommender.backbones import make_backbone
     from service.recommender.training import TrainingConfig
-    from service.worker.training import Recipe, train_base
+    from service.worker.training import BaseConfig, train_base
 
     config = {
         "embedding_size": dimension,
@@ -90,11 +84,11 @@ def train(
         chosen = make_backbone({"name": backbone, **_given(options), **_parsed(option)})
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    recipe = Recipe(chosen, TrainingConfig(seed=seed, **_given(config)))
+    recipe = BaseConfig(chosen, TrainingConfig(seed=seed, **_given(config)))
     settings, most = settings_of(context), recipe.training.epochs
     with open_home(settings, upgrade=True) as home, Terminal().step("Training", "epochs", most) as progress:
         base = train_base(home.database, home.store, settings, recipe, epochs_told(progress), go_live=go_live)
-    tell(json_file, _base_document(base, recipe), _base_text(base))
+    print_result(json_file, _base_document(base, recipe), _base_text(base))
 
 
 def pretrain(
@@ -124,7 +118,7 @@ def pretrain(
     settings = settings_of(context)
     with open_home(settings, upgrade=True) as home, Terminal().step("Pre-training", "steps") as progress:
         encoder = pretrain_encoder(home.database, home.store, settings, recipe, steps_told(progress), base=base)
-    tell(json_file, _encoder_document(encoder, mode), _encoder_text(encoder, mode))
+    print_result(json_file, _encoder_document(encoder, mode), _encoder_text(encoder, mode))
 
 
 def _parsed(options: list[str] | None) -> dict[str, Any]:
@@ -145,7 +139,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def epochs_told(progress: Tell) -> Callable[[EpochReport], None]:
+def epochs_told(progress: ProgressCallback) -> Callable[[EpochReport], None]:
     """A progress callback for trainings."""
 
     def told(report: EpochReport) -> None:
@@ -155,7 +149,7 @@ def epochs_told(progress: Tell) -> Callable[[EpochReport], None]:
     return told
 
 
-def steps_told(progress: Tell) -> Callable[[PretrainingReport], None]:
+def steps_told(progress: ProgressCallback) -> Callable[[PretrainingReport], None]:
     """A progress callback for pre-trainings."""
 
     def told(report: PretrainingReport) -> None:
@@ -164,7 +158,7 @@ def steps_told(progress: Tell) -> Callable[[PretrainingReport], None]:
     return told
 
 
-def _base_document(base: Base, recipe: Recipe) -> dict[str, Any]:
+def _base_document(base: PublishedBase, recipe: BaseConfig) -> dict[str, Any]:
     return {
         "version": base.version,
         "live": base.live,
@@ -183,7 +177,7 @@ def _base_document(base: Base, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _base_text(base: Base) -> str:
+def _base_text(base: PublishedBase) -> str:
     quality = base.training.validation
     where = "It serves now." if base.live else "It does not serve yet."
     return (
@@ -194,7 +188,7 @@ def _base_text(base: Base) -> str:
     )
 
 
-def _encoder_document(encoder: Encoder, mode: Mode) -> dict[str, Any]:
+def _encoder_document(encoder: PublishedEncoder, mode: Mode) -> dict[str, Any]:
     result = encoder.pretraining
     return {
         "encoder": encoder.number,
@@ -208,7 +202,7 @@ def _encoder_document(encoder: Encoder, mode: Mode) -> dict[str, Any]:
     }
 
 
-def _encoder_text(encoder: Encoder, mode: Mode) -> str:
+def _encoder_text(encoder: PublishedEncoder, mode: Mode) -> str:
     result = encoder.pretraining
     how = f"the one of step {result.steps} was best on held-out requests" if result.steps else "corrects revoked pairs"
     shadow = f" (its shadow {duration(result.shadow_seconds)})" if result.shadow_seconds else ""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.context import Home, Json, open_home, settings_of, tell
+from service.cli.context import Home, Json, open_home, print_result, settings_of
 from service.cli.failures import Refusal
 from service.cli.terminal import count, size
 
@@ -63,7 +63,7 @@ def current(context: typer.Context, json_file: Json = None) -> None:
         text = f"no schema yet; `expunge db upgrade` brings it to {newest}"
     else:
         text = f"{at} (the newest)" if at == newest else f"{at}; `expunge db upgrade` brings it to {newest}"
-    tell(json_file, {"current": at, "newest": newest}, text)
+    print_result(json_file, {"current": at, "newest": newest}, text)
 
 
 @keys.command("create")
@@ -88,7 +88,7 @@ def create(
         at = SystemClock().now()
         key = home.database.transact(lambda connection: auth.create_key(connection, label, scopes, at))
     document = {"id": key.key_id, "key": key.token, "scopes": sorted(scopes), "label": label}
-    tell(json_file, document, f"{key.token}\n(id {key.key_id}; shown this once)")
+    print_result(json_file, document, f"{key.token}\n(id {key.key_id}; shown this once)")
 
 
 @keys.command("list")
@@ -99,7 +99,7 @@ def list_keys(context: typer.Context, json_file: Json = None) -> None:
     with open_home(settings_of(context)) as home:
         found = home.database.query(auth.list_keys)
     document = {"keys": [_key_document(facts) for facts in found]}
-    tell(json_file, document, "\n".join(_key_line(facts) for facts in found) or "There are no keys yet.")
+    print_result(json_file, document, "\n".join(_key_line(facts) for facts in found) or "There are no keys yet.")
 
 
 @keys.command("revoke")
@@ -116,14 +116,14 @@ def revoke(
     if not done:
         msg = "There is no valid key with this id. `expunge keys list` shows them."
         raise Refusal(msg)
-    tell(json_file, {"id": key_id, "revoked": True}, "Revoked.")
+    print_result(json_file, {"id": key_id, "revoked": True}, "Revoked.")
 
 
 def status(context: typer.Context, json_file: Json = None) -> None:
     """What lies in this home: schema, live version, model store, and which erasures wait."""
     with open_home(settings_of(context)) as home:
         document = status_document(home)
-    tell(json_file, document, _status_text(document))
+    print_result(json_file, document, _status_text(document))
 
 
 def status_document(home: Home) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _tell_revision(settings: Settings, before: str | None, json_file: Any) -> No
     after = _revision(settings)
     moved = "" if before == after else f", it was at {before or 'nothing'}"
     text = f"The schema is at {after or 'nothing'}{moved}."
-    tell(json_file, {"before": before, "after": after}, text)
+    print_result(json_file, {"before": before, "after": after}, text)
 
 
 def _scopes(words: list[str]) -> frozenset[Scope]:

@@ -15,7 +15,7 @@ import typer
 
 from service.cli.context import Home, open_home, settings_of
 from service.cli.failures import REFUSES_TO_START, TRY_AGAIN, Refusal
-from service.cli.lifeline import follow_parent
+from service.cli.parent_watch import exit_with_parent
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -56,7 +56,7 @@ def serve(
     from service.platform.listening import listen
     from service.platform.logging import configure_logging
 
-    follow_parent()
+    exit_with_parent()
     settings = settings_of(context, host=host, port=port, log_format=log_format, log_requests=log_requests)
     configure_logging(settings.log_level, settings.log_format, "serve")
     with _refusing("--port"):
@@ -106,7 +106,7 @@ def api(
     from service.platform.http_server import ApplicationServer, server_config
     from service.platform.listening import listen
 
-    follow_parent()
+    exit_with_parent()
     settings = settings_of(context, host=host, port=port, log_format=log_format, log_requests=log_requests)
     with _refusing("--port"):
         listening = listen(settings.host, settings.port) if fd is None else socket.socket(fileno=fd)
@@ -126,7 +126,7 @@ def worker(context: typer.Context, log_format: LogFormat = None) -> None:
     """Run a worker alone: it makes the model forget. One works at a time, any others stand by."""
     from service.worker.process import run_worker
 
-    follow_parent()
+    exit_with_parent()
     settings = settings_of(context, log_format=log_format)
     with _refusing("EXPUNGE_METRICS_PORT"):
         status = run_worker(settings)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from service.cli.failures import REFUSES_TO_START
-from service.cli.lifeline import VARIABLE
+from service.cli.parent_watch import PARENT_PIPE_VARIABLE
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -72,8 +72,8 @@ _Event = _Ended | _Signal | _Note
 class _Child:
     """One program and the process that runs it now."""
 
-    def __init__(self, program: Program, lifeline: int, events: "queue.SimpleQueue[_Event]") -> None:
-        self.program, self._lifeline, self._events = program, lifeline, events
+    def __init__(self, program: Program, parent_pipe: int, events: "queue.SimpleQueue[_Event]") -> None:
+        self.program, self._parent_pipe, self._events = program, parent_pipe, events
         self.back_off = BackOff()
         self.due: float | None = None
         self.process: subprocess.Popen[bytes] | None = None
@@ -82,8 +82,8 @@ class _Child:
         self.due = None
         self.process = subprocess.Popen(
             [sys.executable, "-m", "service.cli", *self.program.arguments],
-            env={**os.environ, **self.program.environment, VARIABLE: str(self._lifeline)},
-            pass_fds=(*self.program.descriptors, self._lifeline),
+            env={**os.environ, **self.program.environment, PARENT_PIPE_VARIABLE: str(self._parent_pipe)},
+            pass_fds=(*self.program.descriptors, self._parent_pipe),
             # A Ctrl-C at the terminal is for the supervisor, which ends its children in order.
             start_new_session=True,
         )

@@ -23,7 +23,7 @@ PLAIN_WIDTH = 80
 Clock = Callable[[], float]
 
 
-class Tell(Protocol):
+class ProgressCallback(Protocol):
     """Says how far a step is: `done` and `total` in the step's unit, and a short note such as a figure."""
 
     def __call__(self, done: float, total: float | None = None, note: str = "") -> None:
@@ -38,7 +38,7 @@ def make_console(file: TextIO | None = None) -> Console:
 
 
 @dataclass
-class Pace:
+class StepProgress:
     """How fast a step goes, over all of it; durations in seconds of a monotonic clock."""
 
     unit: str
@@ -86,13 +86,13 @@ class Pace:
         return f"{size(self.rate)}/s" if self.unit == "bytes" else f"{short(self.rate)} {self.unit}/s"
 
     @property
-    def outlook(self) -> str:
+    def running_line(self) -> str:
         """`3 of 40 epochs, 2.1 epochs/s, 18 s left`."""
         left = "" if self.left_s is None else f"{duration(self.left_s)} left"
         return ", ".join(part for part in (self.amount, self.speed, left, self.note) if part)
 
     @property
-    def outcome(self) -> str:
+    def final_line(self) -> str:
         """`40 epochs in 19 s`."""
         amount = size(self.done) if self.unit == "bytes" else count(self.done, self.unit)
         took = f"{amount} in {duration(self.seconds)}" if self.done else duration(self.seconds)
@@ -111,48 +111,48 @@ class Terminal:
         self.console.print(Text(text))
 
     @contextmanager
-    def step(self, title: str, unit: str, total: float | None = None) -> Iterator[Tell]:
+    def step(self, title: str, unit: str, total: float | None = None) -> Iterator[ProgressCallback]:
         """Show the progress of one step while the block runs, and its outcome in a line at the end."""
-        pace = Pace(unit, self.clock, total=total)
+        progress = StepProgress(unit, self.clock, total=total)
         show = self._bar if self.console.is_terminal else self._lines
-        with show(title, pace) as tell:
-            yield tell
-        self.say(f"{title}: {pace.outcome}")
+        with show(title, progress) as report:
+            yield report
+        self.say(f"{title}: {progress.final_line}")
 
     @contextmanager
-    def _bar(self, title: str, pace: Pace) -> Iterator[Tell]:
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), _Outlook())
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(title, total=pace.total, pace=pace)
+    def _bar(self, title: str, progress: StepProgress) -> Iterator[ProgressCallback]:
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), _RunningLine())
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            task = bar.add_task(title, total=progress.total, progress=progress)
 
-            def tell(done: float, total: float | None = None, note: str = "") -> None:
-                pace.update(done, total, note)
-                progress.update(task, completed=done, total=pace.total)
+            def report(done: float, total: float | None = None, note: str = "") -> None:
+                progress.update(done, total, note)
+                bar.update(task, completed=done, total=progress.total)
 
-            yield tell
+            yield report
 
     @contextmanager
-    def _lines(self, title: str, pace: Pace) -> Iterator[Tell]:
-        last = pace.started
+    def _lines(self, title: str, progress: StepProgress) -> Iterator[ProgressCallback]:
+        last = progress.started
 
-        def tell(done: float, total: float | None = None, note: str = "") -> None:
+        def report(done: float, total: float | None = None, note: str = "") -> None:
             nonlocal last
-            pace.update(done, total, note)
+            progress.update(done, total, note)
             if self.clock() - last >= LINE_EVERY_S:
                 last = self.clock()
-                self.say(f"{title}: {pace.outlook}")
+                self.say(f"{title}: {progress.running_line}")
 
-        yield tell
+        yield report
 
 
-class _Outlook(ProgressColumn):
+class _RunningLine(ProgressColumn):
     """The text beside the bar."""
 
     max_refresh = 0.5
 
     def render(self, task: Task) -> Text:
-        pace: Pace = task.fields["pace"]
-        return Text(pace.outlook)
+        progress: StepProgress = task.fields["progress"]
+        return Text(progress.running_line)
 
 
 def count(number: float, things: str) -> str:

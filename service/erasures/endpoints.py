@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from starlette.requests import Request
 
 from service.erasures import service
-from service.erasures.asking import Asked, asked_of, described, id_of
+from service.erasures.parameters import ErasureParameters, id_of, openapi_parameters, parameters_of
 from service.erasures.problems import (
     BacklogFull,
     ErasureNotFound,
@@ -81,47 +81,47 @@ _ACCEPTING: dict[str, Any] = {
     "/users/{user_id}/interactions/{item_id}",
     dependencies=_GUARDS,
     operation_id="erase_interaction",
-    openapi_extra=described("user_id", "item_id"),
+    openapi_extra=openapi_parameters("user_id", "item_id"),
     **_ACCEPTING,
 )
 async def erase_interaction(request: Request) -> Response:
     """Erase one interaction. It is hidden when this answers, whether or not it was ever recorded."""
     pair = (id_of(request, "user_id"), id_of(request, "item_id"))
-    return await _accept(request, await _ERASER(request), Subjects(interactions=(pair,)), asked_of(request))
+    return await _accept(request, await _ERASER(request), Subjects(interactions=(pair,)), parameters_of(request))
 
 
 @lean.delete(
     "/users/{user_id}",
     dependencies=_GUARDS,
     operation_id="erase_user",
-    openapi_extra=described("user_id"),
+    openapi_extra=openapi_parameters("user_id"),
     **_ACCEPTING,
 )
 async def erase_user(request: Request) -> Response:
     """Erase a user: all interactions, recorded or yet to come."""
     subjects = Subjects(users=(id_of(request, "user_id"),))
-    return await _accept(request, await _ERASER(request), subjects, asked_of(request))
+    return await _accept(request, await _ERASER(request), subjects, parameters_of(request))
 
 
 @lean.delete(
     "/items/{item_id}",
     dependencies=_GUARDS,
     operation_id="erase_item",
-    openapi_extra=described("item_id"),
+    openapi_extra=openapi_parameters("item_id"),
     **_ACCEPTING,
 )
 async def erase_item(request: Request) -> Response:
     """Erase an item: nobody is recommended it any more, and its influence is forgotten."""
     subjects = Subjects(items=(id_of(request, "item_id"),))
-    return await _accept(request, await _ERASER(request), subjects, asked_of(request))
+    return await _accept(request, await _ERASER(request), subjects, parameters_of(request))
 
 
-@router.post("/erasures", operation_id="create_erasure", openapi_extra=described(), **_ACCEPTING)
+@router.post("/erasures", operation_id="create_erasure", openapi_extra=openapi_parameters(), **_ACCEPTING)
 async def create_erasure(request: Request, eraser: Eraser, body: ErasureRequest) -> Response:
     """Erase many targets with one request: one status, one deadline, one entry in the log."""
     pairs = [(pair.user_id, pair.item_id) for pair in body.interactions]
     subjects = Subjects.of(pairs, body.users, body.items)
-    asked = replace(asked_of(request), mode=body.mode, reason=body.reason)
+    asked = replace(parameters_of(request), mode=body.mode, reason=body.reason)
     return await _accept(request, eraser, subjects, asked)
 
 
@@ -165,9 +165,9 @@ async def cancel_erasure(services: ServicesDep, _eraser: Eraser, erasure_id: Era
     return _json(state_body(await service.cancel(services, erasure_id)))
 
 
-async def _accept(request: Request, eraser: Principal, subjects: Subjects, asked: Asked) -> Response:
+async def _accept(request: Request, eraser: Principal, subjects: Subjects, asked: ErasureParameters) -> Response:
     services = services_of(request)
-    wanted = service.Request(subjects, asked.mode, asked.reason, eraser.key_id, asked.idempotency_key)
+    wanted = service.NewErasure(subjects, asked.mode, asked.reason, eraser.key_id, asked.idempotency_key)
     erasure = await service.accept(services, wanted)
     headers = {"Location": path_of(erasure.id)}
     if asked.wait_s is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, or_, select, update
 
-from service.platform.prepared import Prepared
+from service.platform.prepared_statements import PreparedStatement
 from service.platform.tables import erasures, outbox
 
 OPEN = ("accepted", "needs_attention")
@@ -14,13 +14,13 @@ OPEN = ("accepted", "needs_attention")
 Row = Sequence[Any]
 """(seq, erasure id)"""
 
-_UNPUBLISHED = Prepared(
+_UNPUBLISHED = PreparedStatement(
     select(outbox.c.seq, outbox.c.erasure_id)
     .where(outbox.c.published_at.is_(None))
     .order_by(outbox.c.seq)
     .limit(bindparam("limit"))
 )
-_MARK = Prepared(
+_MARK = PreparedStatement(
     update(outbox)
     .where(outbox.c.seq.between(bindparam("first"), bindparam("last")), outbox.c.published_at.is_(None))
     .values(published_at=bindparam("at", type_=outbox.c.published_at.type))

@@ -31,7 +31,7 @@ PATIENCE = 10  # a full stream is slow rather than lost: it is swept after ten t
 log = structlog.get_logger()
 
 
-class Relay:
+class OutboxRelay:
     """Publishes the outbox of one database to one stream.
 
     Started, it is a task of the event loop: its marks join the transactions of the acceptances, and only the call of

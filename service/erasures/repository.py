@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, union, update
 
-from service.erasures.targets import EVERY, Kind, Target
-from service.platform.prepared import Prepared
+from service.erasures.targets import EVERY, Target, TargetKind
+from service.platform.prepared_statements import PreparedStatement
 from service.platform.tables import (
     aliases,
     erasure_targets,
@@ -59,7 +59,7 @@ class Erasure:
 
 
 @dataclass(frozen=True)
-class Found:
+class MatchedTargets:
     """What SQL knows of targets: the row of each for erasure_targets, and their matches where they were counted."""
 
     rows: list[dict[str, Any]]
@@ -71,12 +71,12 @@ _user_key = select(users.c.key).where(users.c.digest == bindparam("user_digest")
 _item_key = select(items.c.key).where(items.c.digest == bindparam("item_digest")).scalar_subquery()
 _oldest_accepted = select(func.min(erasures.c.seq)).where(erasures.c.status == "accepted").scalar_subquery()
 _covered = {
-    Kind.INTERACTION: (interactions.c.user_key == _user_key, interactions.c.item_key == _item_key),
-    Kind.USER: (interactions.c.user_key == _user_key,),
-    Kind.ITEM: (interactions.c.item_key == _item_key,),
+    TargetKind.INTERACTION: (interactions.c.user_key == _user_key, interactions.c.item_key == _item_key),
+    TargetKind.USER: (interactions.c.user_key == _user_key,),
+    TargetKind.ITEM: (interactions.c.item_key == _item_key,),
 }
 _LOOK_UP = {
-    kind: Prepared(
+    kind: PreparedStatement(
         select(
             _user_key.label("user_key"),
             _item_key.label("item_key"),
@@ -86,27 +86,27 @@ _LOOK_UP = {
     )
     for kind, covered in _covered.items()
 }
-_OLDEST = Prepared(select(_oldest_accepted.label("oldest")))
+_OLDEST = PreparedStatement(select(_oldest_accepted.label("oldest")))
 _NEW = [
     *("id", "seq", "status", "mode", "reason", "requested", "matched", "commitment", "salt"),
     *("received_at", "due_at", "attempts", "stages", "key_id"),
 ]
-_INSERT_ERASURE = Prepared(insert(erasures).inline(), _NEW)
-_INSERT_TARGET = Prepared(insert(erasure_targets).inline())
-_INSERT_SUPPRESSION = Prepared(insert(suppressions).inline())
-_INSERT_OUTBOX = Prepared(insert(outbox).inline(), ["erasure_id", "created_at"])
-_INSERT_IDEMPOTENCY = Prepared(insert(idempotency).inline())
-_FIND_IDEMPOTENT = Prepared(
+_INSERT_ERASURE = PreparedStatement(insert(erasures).inline(), _NEW)
+_INSERT_TARGET = PreparedStatement(insert(erasure_targets).inline())
+_INSERT_SUPPRESSION = PreparedStatement(insert(suppressions).inline())
+_INSERT_OUTBOX = PreparedStatement(insert(outbox).inline(), ["erasure_id", "created_at"])
+_INSERT_IDEMPOTENCY = PreparedStatement(insert(idempotency).inline())
+_FIND_IDEMPOTENT = PreparedStatement(
     select(idempotency.c.body_sha256, idempotency.c.erasure_id).where(
         idempotency.c.key_id == bindparam("key_id"), idempotency.c.key_sha256 == bindparam("key_sha256")
     )
 )
 _with_gate = select(erasures, versions.c.gate).outerjoin(versions, versions.c.version == erasures.c.version_after)
 _FIND = _with_gate.where(erasures.c.id == bindparam("id"))
-_STATUS = Prepared(select(erasures.c.status).where(erasures.c.id == bindparam("id")))
+_STATUS = PreparedStatement(select(erasures.c.status).where(erasures.c.id == bindparam("id")))
 
 
-def look_up(connection: Connection, targets: Sequence[Target]) -> Found:
+def look_up(connection: Connection, targets: Sequence[Target]) -> MatchedTargets:
     """Resolve targets to surrogate keys; matches are counted at once for one target, by `count_matched` for more."""
     if len(targets) == 1:
         return _look_up_one(connection, targets[0])
@@ -117,7 +117,7 @@ def look_up(connection: Connection, targets: Sequence[Target]) -> Found:
         for ordinal, target in enumerate(targets)
     ]
     oldest = _OLDEST.first(connection, {})
-    return Found(rows, None, oldest[0] if oldest else None)
+    return MatchedTargets(rows, None, oldest[0] if oldest else None)
 
 
 def insert_erasure(connection: Connection, row: Mapping[str, Any]) -> None:
@@ -155,7 +155,7 @@ def suppress(connection: Connection, erasure_id: str, targets: Sequence[Target],
 def count_matched(connection: Connection, erasure_id: str) -> int:
     """Count the distinct recorded interactions that stored targets cover; writes the counts into their rows too."""
     mine = erasure_targets.c.erasure_id == erasure_id
-    is_user, is_item = erasure_targets.c.kind == Kind.USER, erasure_targets.c.kind == Kind.ITEM
+    is_user, is_item = erasure_targets.c.kind == TargetKind.USER, erasure_targets.c.kind == TargetKind.ITEM
     of_user = interactions.c.user_key == erasure_targets.c.user_key
     of_item = interactions.c.item_key == erasure_targets.c.item_key
     for of_kind, covers in ((is_user, (of_user,)), (is_item, (of_item,)), (~(is_user | is_item), (of_user, of_item))):
@@ -227,14 +227,16 @@ def live_manifest(connection: Connection) -> Mapping[str, Any] | None:
     return connection.execute(live.where(aliases.c.name == "live")).scalar()
 
 
-def _look_up_one(connection: Connection, target: Target) -> Found:
+def _look_up_one(connection: Connection, target: Target) -> MatchedTargets:
     digests = {"user_digest": target.user_digest, "item_digest": target.item_digest}
     row = _LOOK_UP[target.kind].first(connection, digests)
     user_key, item_key, matched, oldest = row or (None, None, 0, None)
-    return Found([_target_row(0, target.kind, user_key, item_key, matched)], matched, oldest)
+    return MatchedTargets([_target_row(0, target.kind, user_key, item_key, matched)], matched, oldest)
 
 
-def _target_row(ordinal: int, kind: Kind, user_key: int | None, item_key: int | None, matched: int) -> dict[str, Any]:
+def _target_row(
+    ordinal: int, kind: TargetKind, user_key: int | None, item_key: int | None, matched: int
+) -> dict[str, Any]:
     return {"ordinal": ordinal, "kind": kind, "user_key": user_key, "item_key": item_key, "matched": matched}
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from service.erasures.targets import Mode
+from service.erasures.modes import Mode
 from service.platform.ids import ItemId, UserId
 
 Status = Literal["accepted", "forgotten", "erased", "cancelled", "needs_attention"]

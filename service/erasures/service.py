@@ -12,8 +12,9 @@ import structlog
 from sqlalchemy import Connection
 
 from service.audit import service as audit
-from service.audit.service import Entry
+from service.audit.service import AuditEvent
 from service.erasures import repository
+from service.erasures.modes import Mode
 from service.erasures.problems import (
     BacklogFull,
     ErasureNotFound,
@@ -24,7 +25,7 @@ from service.erasures.problems import (
     TooManyTargets,
 )
 from service.erasures.repository import Erasure
-from service.erasures.targets import Kind, Mode, Subjects, Target, fingerprint, new_salt
+from service.erasures.targets import Subjects, Target, TargetKind, fingerprint, new_salt
 from service.platform import metrics
 from service.platform.clock import rfc3339
 from service.platform.cursor import read_cursor, write_cursor
@@ -41,7 +42,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Request:
+class NewErasure:
     """One erasure as a caller asks for it."""
 
     subjects: Subjects
@@ -52,7 +53,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class _Order:
+class _PreparedErasure:
     """A request made ready: everything that does not need the database. Running it twice stores the same."""
 
     row: Mapping[str, Any]
@@ -70,7 +71,7 @@ class _AcceptedBefore(Exception):
         self.erasure = erasure
 
 
-async def accept(services: Services, request: Request) -> Erasure:
+async def accept(services: Services, request: NewErasure) -> Erasure:
     """Store an erasure, durably, in one transaction: its targets are hidden from every read when this returns.
 
     Raises:
@@ -149,7 +150,7 @@ def available_modes(connection: Connection) -> frozenset[Mode]:
     return frozenset({Mode.FORGET, *(mode for mode in Mode if mode in encoders)})
 
 
-async def _check(services: Services, request: Request) -> None:
+async def _check(services: Services, request: NewErasure) -> None:
     if not len(request.subjects):
         raise NoTargets
     if len(request.subjects) > services.settings.targets_max:
@@ -159,7 +160,7 @@ async def _check(services: Services, request: Request) -> None:
         raise ModeUnavailable
 
 
-def _order(services: Services, request: Request, started: float) -> _Order:
+def _order(services: Services, request: NewErasure, started: float) -> _PreparedErasure:
     received_at = services.clock.now()
     erasure_id, salt = uuid7(), new_salt()
     subjects = request.subjects
@@ -182,10 +183,10 @@ def _order(services: Services, request: Request, started: float) -> _Order:
     }
     counts = {"interactions": len(subjects.interactions), "items": len(subjects.items), "users": len(subjects.users)}
     entry = {"commitment": commitment, "mode": row["mode"], "requested": len(subjects), "targets": counts}
-    return _Order(row, targets, _idempotency(request, row, targets), entry, services.settings.backlog_max)
+    return _PreparedErasure(row, targets, _idempotency(request, row, targets), entry, services.settings.backlog_max)
 
 
-def _idempotency(request: Request, row: Mapping[str, Any], targets: list[Target]) -> Mapping[str, Any] | None:
+def _idempotency(request: NewErasure, row: Mapping[str, Any], targets: list[Target]) -> Mapping[str, Any] | None:
     if request.idempotency_key is None:
         return None
     return {
@@ -197,7 +198,7 @@ def _idempotency(request: Request, row: Mapping[str, Any], targets: list[Target]
     }
 
 
-def _accept(connection: Connection, order: _Order) -> Erasure:
+def _accept(connection: Connection, order: _PreparedErasure) -> Erasure:
     """The unit of work of one acceptance."""
     seq = audit.reserve(connection)
     _refuse_second(connection, order)
@@ -213,12 +214,12 @@ def _accept(connection: Connection, order: _Order) -> Erasure:
     if order.idempotency is not None:
         repository.remember_key(connection, order.idempotency)
     body = {**order.entry, "matched": row["matched"]}
-    audit.write(connection, seq, [Entry("erasure.accepted", body, row["id"])], at)
+    audit.write(connection, seq, [AuditEvent("erasure.accepted", body, row["id"])], at)
     fault_point("api.before_commit")
     return _as_erasure(row)
 
 
-def _refuse_second(connection: Connection, order: _Order) -> None:
+def _refuse_second(connection: Connection, order: _PreparedErasure) -> None:
     if order.idempotency is None:
         return
     known = repository.find_idempotent(connection, order.idempotency)
@@ -258,15 +259,19 @@ def _cancel(connection: Connection, services: Services, erasure_id: str) -> Eras
     if not cancelled:
         msg = f"It is {erasure.status}."
         raise NotCancellable(msg)
-    entry = Entry("erasure.cancelled", {"commitment": erasure.commitment, "mode": erasure.mode}, erasure_id)
+    entry = AuditEvent("erasure.cancelled", {"commitment": erasure.commitment, "mode": erasure.mode}, erasure_id)
     audit.write(connection, seq, [entry], at)
     return erasure
 
 
-def _count(request: Request, outcome: str) -> None:
+def _count(request: NewErasure, outcome: str) -> None:
     """Count a request once for each kind of target that it names."""
     subjects = request.subjects
-    kinds = ((Kind.INTERACTION, subjects.interactions), (Kind.USER, subjects.users), (Kind.ITEM, subjects.items))
+    kinds = (
+        (TargetKind.INTERACTION, subjects.interactions),
+        (TargetKind.USER, subjects.users),
+        (TargetKind.ITEM, subjects.items),
+    )
     for kind, named in kinds:
         if named:
             metrics.erasure_requests_total.labels(kind.value, outcome).inc()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from service.erasures.modes import Mode
 from service.platform.canonical import canonical_json
 from service.platform.identity import Identity
 
@@ -15,7 +16,7 @@ EVERY = b""
 """Stands in a suppression for every user or every item."""
 
 
-class Kind(StrEnum):
+class TargetKind(StrEnum):
     """What one target is."""
 
     INTERACTION = "interaction"
@@ -23,18 +24,11 @@ class Kind(StrEnum):
     ITEM = "item"
 
 
-class Mode(StrEnum):
-    """What is asked of the model: as if it had never happened, or less of this."""
-
-    FORGET = "forget"
-    DISLIKE = "dislike"
-
-
 @dataclass(frozen=True)
 class Target:
     """One target by its keyed digests; EVERY on the side that it does not name."""
 
-    kind: Kind
+    kind: TargetKind
     user_digest: bytes
     item_digest: bytes
 
@@ -74,11 +68,11 @@ class Subjects:
 
     def _targets(self, identity: Identity) -> Iterator[Target]:
         for user, item in self.interactions:
-            yield Target(Kind.INTERACTION, identity.user(user), identity.item(item))
+            yield Target(TargetKind.INTERACTION, identity.user(user), identity.item(item))
         for user in self.users:
-            yield Target(Kind.USER, identity.user(user), EVERY)
+            yield Target(TargetKind.USER, identity.user(user), EVERY)
         for item in self.items:
-            yield Target(Kind.ITEM, EVERY, identity.item(item))
+            yield Target(TargetKind.ITEM, EVERY, identity.item(item))
 
 
 def new_salt() -> bytes:

@@ -13,10 +13,10 @@ from service.evaluation.gate import GateReport
 from service.recommender.graph import InteractionGraph
 from service.recommender.ranking import ranking_quality
 from service.unlearning.protocol import ForgetResult, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState, zero_isolated
 
-Corruption = Callable[[TrainedState, Request, ForgetResult, Generator], ForgetResult]
+Corruption = Callable[[TrainedState, UnlearningRequest, ForgetResult, Generator], ForgetResult]
 """Makes a bad version of a good one: (base, request, good result, randomness) -> bad result. Changes no input."""
 
 OVERSHOOT = 4.0
@@ -27,33 +27,39 @@ NOISE_DOUBLINGS = 10
 
 
 def nothing_forgotten(
-    state: TrainedState, request: Request, result: ForgetResult, generator: Generator
+    state: TrainedState, request: UnlearningRequest, result: ForgetResult, generator: Generator
 ) -> ForgetResult:
     """The base is served, under the books of what remains."""
     return replace(result, e0=state.e0, readout=state.readout)
 
 
-def half_forgotten(state: TrainedState, request: Request, result: ForgetResult, generator: Generator) -> ForgetResult:
+def half_forgotten(
+    state: TrainedState, request: UnlearningRequest, result: ForgetResult, generator: Generator
+) -> ForgetResult:
     """Halfway from the base to the result."""
     e0, readout = torch.lerp(state.e0, result.e0, 0.5), torch.lerp(state.readout, result.readout, 0.5)
     return replace(result, e0=e0, readout=readout)
 
 
-def graph_only(state: TrainedState, request: Request, result: ForgetResult, generator: Generator) -> ForgetResult:
+def graph_only(
+    state: TrainedState, request: UnlearningRequest, result: ForgetResult, generator: Generator
+) -> ForgetResult:
     """The interactions leave the graph; the embeddings that learnt them stay."""
     with torch.no_grad():
         readout = zero_isolated(state.backbone.propagate(state.e0, result.graph), result.graph)
     return replace(result, e0=state.e0, readout=readout)
 
 
-def overshoot(state: TrainedState, request: Request, result: ForgetResult, generator: Generator) -> ForgetResult:
+def overshoot(
+    state: TrainedState, request: UnlearningRequest, result: ForgetResult, generator: Generator
+) -> ForgetResult:
     """The rows of erased pairs are moved OVERSHOOT times as far as they should be."""
     rows = _rows(state, request)
     before = state.readout[rows]
     return _with_rows(result, rows, torch.lerp(before, result.readout[rows], OVERSHOOT), result.graph)
 
 
-def noise(state: TrainedState, request: Request, result: ForgetResult, generator: Generator) -> ForgetResult:
+def noise(state: TrainedState, request: UnlearningRequest, result: ForgetResult, generator: Generator) -> ForgetResult:
     """Gaussian noise on all rows, as little as costs 5 % of the validation NDCG, by doubling."""
     scale = float(result.readout.std())
     direction = torch.randn(result.readout.shape, generator=generator, device=result.readout.device) * scale
@@ -70,7 +76,9 @@ def noise(state: TrainedState, request: Request, result: ForgetResult, generator
     return replace(result, readout=readout)
 
 
-def stale_rows(state: TrainedState, request: Request, result: ForgetResult, generator: Generator) -> ForgetResult:
+def stale_rows(
+    state: TrainedState, request: UnlearningRequest, result: ForgetResult, generator: Generator
+) -> ForgetResult:
     """A tenth of the users have one another's rows, a tenth of the items too: an index that is out of step."""
     n_users = state.graph.n_users
     moved = []
@@ -83,7 +91,7 @@ def stale_rows(state: TrainedState, request: Request, result: ForgetResult, gene
     return _with_rows(result, target, result.readout[source], result.graph)
 
 
-def nan(state: TrainedState, request: Request, result: ForgetResult, generator: Generator) -> ForgetResult:
+def nan(state: TrainedState, request: UnlearningRequest, result: ForgetResult, generator: Generator) -> ForgetResult:
     """One number of one row is not a number."""
     readout = result.readout.clone()
     place = torch.randint(readout.numel(), (), generator=generator, device=readout.device)
@@ -98,10 +106,10 @@ def wrong_request(unlearner: Unlearner) -> Corruption:
     """
 
     def forget_another(
-        state: TrainedState, request: Request, result: ForgetResult, generator: Generator
+        state: TrainedState, request: UnlearningRequest, result: ForgetResult, generator: Generator
     ) -> ForgetResult:
         forget, dislike = (same_shape(state.graph, edges, generator) for edges in (request.forget, request.dislike))
-        return unlearner.forget(state, Request.of(state, forget=forget, dislike=dislike))
+        return unlearner.forget(state, UnlearningRequest.of(state, forget=forget, dislike=dislike))
 
     return forget_another
 
@@ -150,24 +158,24 @@ def same_shape(graph: InteractionGraph, edges: Tensor, generator: Generator) -> 
     return graph.edges[:, _some(torch.nonzero(~_asked(graph, edges)).flatten(), edges.shape[1], generator)]
 
 
-class Checks(Protocol):
+class VersionCheck(Protocol):
     """What decides whether a version may serve: `gate.Gate`, or another in its place."""
 
-    def check(self, batch: Request, result: ForgetResult) -> GateReport:
+    def check(self, batch: UnlearningRequest, result: ForgetResult) -> GateReport:
         """Measures a candidate."""
         ...
 
 
 @dataclass(frozen=True)
-class Case:
+class CorruptionCase:
     """A version to be judged; `corruption` names how it was spoilt, None for a good one."""
 
-    request: Request
+    request: UnlearningRequest
     result: ForgetResult
     corruption: str | None = None
 
 
-def gate_rates(gate: Checks, cases: Iterable[Case]) -> dict[str, Any]:
+def gate_rates(gate: VersionCheck, cases: Iterable[CorruptionCase]) -> dict[str, Any]:
     """How often a gate passes what is bad and holds back what is good.
 
     Args:
@@ -189,7 +197,7 @@ def gate_rates(gate: Checks, cases: Iterable[Case]) -> dict[str, Any]:
     return {"false_hold": None if good is None else 1 - good, "false_pass": rates, "n": seen}
 
 
-def _rows(state: TrainedState, request: Request) -> Tensor:
+def _rows(state: TrainedState, request: UnlearningRequest) -> Tensor:
     users, items = request.edges.long()
     rows: Tensor = torch.unique(torch.cat((users, items + state.graph.n_users)))
     return rows

@@ -17,13 +17,13 @@ from service.recommender.training import TrainingConfig
 from service.unlearning.encoder import InfluenceEncoder, OutdatedEncoder
 from service.unlearning.pretraining import Pretraining, PretrainingConfig
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
-from service.unlearning.request import Mode, Request
+from service.unlearning.request import Mode, UnlearningRequest
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import FineTuningConfig, UnlearnRec
 
 
 @dataclass(frozen=True)
-class EncoderShelf:
+class EncoderCache:
     """A folder of encoders; a file's name carries a digest of the base and the settings.
 
     Args:
@@ -75,7 +75,7 @@ class PretrainedUnlearnRec(Unlearner):
 
     Args:
         pretraining: of the encoder.
-        shelf: where encoders are kept.
+        encoder_cache: where encoders are kept.
         training: of the base: its shadow is trained like it, and fine-tuning takes batches of its size.
         epochs: of fine-tuning.
         fine_tuning: its settings, but for batch size and seed.
@@ -84,7 +84,7 @@ class PretrainedUnlearnRec(Unlearner):
     """
 
     pretraining: PretrainingConfig
-    shelf: EncoderShelf
+    encoder_cache: EncoderCache
     training: TrainingConfig
     epochs: int = 0
     fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)
@@ -96,12 +96,12 @@ class PretrainedUnlearnRec(Unlearner):
 
     def prepare(self, state: TrainedState) -> None:
         """Pre-trains the encoder, or reads it."""
-        encoder, self.oneoff = self.shelf.get(state, self.pretraining, self.training)
+        encoder, self.oneoff = self.encoder_cache.get(state, self.pretraining, self.training)
         tuning = replace(self.fine_tuning, batch_size=self.training.batch_size, seed=self.pretraining.seed)
         self._method = UnlearnRec({self.mode or self.pretraining.mode: encoder}, self.epochs, tuning)
         self._method.prepare(state)
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """What `UnlearnRec` makes of it."""
         return self._method.forget(state, request)
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from service.evaluation.attacker import attacker_auc
 from service.evaluation.distances import distances_to_retrains
 from service.evaluation.fidelity import effect_fidelity
-from service.evaluation.group import Group
+from service.evaluation.group import CellGroup
 from service.evaluation.quality import split_quality
 from service.evaluation.relearn import relearn
-from service.evaluation.single import Singles
+from service.evaluation.single import SinglePairResults
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.ranking import ranking_quality
@@ -38,7 +38,7 @@ class Figures:
         retrained: the model itself is the retrained one of this seed: it is compared with those of the other seeds.
     """
 
-    group: Group
+    group: CellGroup
     seed: int
     compared: bool = True
     retrained: bool = False
@@ -75,7 +75,7 @@ class Figures:
         )
         return relearn(base.backbone, result.e0, base.graph, probe.erased, p_before, p_after).steps
 
-    def of_singles(self, own: Singles, before: Tensor) -> dict[str, Any]:
+    def of_single_pairs(self, own: SinglePairResults, before: Tensor) -> dict[str, Any]:
         """The figures of many requests of one pair each: every pair and its user as that pair's own model has them.
 
         Quality and what concerns other users is that of the first request's model.
@@ -154,7 +154,7 @@ class Figures:
             name: {kind: _counts(values, edges) for kind, values in each.items()} for name, each in scores.items()
         }
 
-    def _single_distances(self, own: Singles) -> dict[str, Any]:
+    def _single_distances(self, own: SinglePairResults) -> dict[str, Any]:
         """Of the users of the pairs alone: their rows are those of their own models."""
         if not self.compared or not self.others:
             return {}

@@ -14,7 +14,7 @@ from service.recommender.losses import pair_scores
 from service.recommender.ranking import ranking_quality
 from service.unlearning.calibration import Calibration
 from service.unlearning.protocol import ForgetResult
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 
 RANKED_USERS = 1_000
@@ -80,7 +80,9 @@ class Gate:
         learnt = self._scores(state.readout, self._sample) - self.calibration.targets(state, self._sample)
         self._reach = max(float(learnt.mean()) / self.calibration.spread, MIN_REACH)
 
-    def check(self, batch: Request, result: ForgetResult, request: Request | None = None) -> GateReport:
+    def check(
+        self, batch: UnlearningRequest, result: ForgetResult, request: UnlearningRequest | None = None
+    ) -> GateReport:
         """Measures a candidate.
 
         Args:
@@ -96,7 +98,7 @@ class Gate:
             reasons = ("the candidate holds values that are not finite", *reasons)
         return GateReport(not reasons, {name: value for name, value in figures.items() if isfinite(value)}, reasons)
 
-    def _books(self, request: Request, result: ForgetResult) -> tuple[str, ...]:
+    def _books(self, request: UnlearningRequest, result: ForgetResult) -> tuple[str, ...]:
         """What holds of a candidate whatever was measured."""
         reasons = []
         if bool(result.graph.contains(request.edges).any()):
@@ -106,7 +108,7 @@ class Gate:
             reasons.append("rows without an interaction still hold values")
         return tuple(reasons)
 
-    def _quality(self, request: Request, result: ForgetResult) -> dict[str, float]:
+    def _quality(self, request: UnlearningRequest, result: ForgetResult) -> dict[str, float]:
         # Both are measured on the same pairs: an erased pair, or one of a reset row, can be looked for in neither; and
         # what was erased stays masked, as the service suppresses it.
         ranked = self._ranked.without(request.held_out)
@@ -130,7 +132,7 @@ class Gate:
         change = self._scores(result.readout, kept) - self._scores(self.state.readout, kept)
         return {"drift": float(change.abs().mean()) / self.calibration.spread}
 
-    def _batch(self, batch: Request, result: ForgetResult) -> dict[str, float]:
+    def _batch(self, batch: UnlearningRequest, result: ForgetResult) -> dict[str, float]:
         figures = {"n_interactions": float(batch.n_edges)}
         if not batch.n_edges:
             return figures

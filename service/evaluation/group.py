@@ -11,27 +11,27 @@ from torch import Tensor
 
 from service.evaluation.grid import Recipe
 from service.evaluation.membership import MatchedProbe, MembershipProbe
+from service.evaluation.model_cache import ModelCache, TrainedModel
 from service.evaluation.protocols import Scenario, Split
 from service.evaluation.quality import Regions
-from service.evaluation.trained import Shelf, Trained
 from service.recommender.graph import InteractionGraph
 from service.recommender.training import best_device
-from service.unlearning.request import Mode, Request
+from service.unlearning.request import Mode, UnlearningRequest
 from service.unlearning.state import TrainedState
 
 
 @dataclass
-class Group:
+class CellGroup:
     """The models and pairs that all methods of a group are measured with; each is made when it is first asked for.
 
     Nothing here that is made of the test part is ever handed to a method: methods get a `TrainedState`, which holds
-    neither it nor the request, and, once they are prepared, a `Request`.
+    neither it nor the request, and, once they are prepared, a `UnlearningRequest`.
 
     Args:
         split: the data.
         scenario: the request.
         recipe: of the backbone.
-        shelf: where trained models are kept.
+        model_cache: where trained models are kept.
         retrain_seeds: of the retrained models that everything is compared with.
         device: where methods compute.
     """
@@ -39,32 +39,32 @@ class Group:
     split: Split
     scenario: Scenario
     recipe: Recipe
-    shelf: Shelf
+    model_cache: ModelCache
     retrain_seeds: tuple[int, ...]
     device: torch.device = field(default_factory=best_device)
 
     def __post_init__(self) -> None:
-        self._bases: dict[int, Trained] = {}
-        self._retrained: dict[int, Trained] = {}
+        self._bases: dict[int, TrainedModel] = {}
+        self._retrained: dict[int, TrainedModel] = {}
 
-    def base(self, seed: int) -> Trained:
+    def base(self, seed: int) -> TrainedModel:
         """The model that must forget: the same object for the same seed."""
-        return self._get(self._bases, self.shelf.base, seed)
+        return self._get(self._bases, self.model_cache.base, seed)
 
-    def retrained(self, seed: int) -> Trained:
+    def retrained(self, seed: int) -> TrainedModel:
         """The model that never saw the request."""
-        return self._get(self._retrained, self.shelf.retrained, seed)
+        return self._get(self._retrained, self.model_cache.retrained, seed)
 
-    def _get(self, kept: dict[int, Trained], make: Callable[..., Trained], seed: int) -> Trained:
+    def _get(self, kept: dict[int, TrainedModel], make: Callable[..., TrainedModel], seed: int) -> TrainedModel:
         if seed not in kept:
             made = make(self.split, self.scenario, self.recipe.backbone, self.recipe.training, seed)
-            kept[seed] = Trained(made.state.to(self.device), made.seconds, made.epochs)
+            kept[seed] = TrainedModel(made.state.to(self.device), made.seconds, made.epochs)
         return kept[seed]
 
-    def request(self, state: TrainedState, mode: Mode, edges: Tensor | None = None) -> Request:
+    def request(self, state: TrainedState, mode: Mode, edges: Tensor | None = None) -> UnlearningRequest:
         """These edges, or all of the scenario's, to be forgotten by a base."""
         asked = self.scenario.edges if edges is None else edges
-        return Request.of(state, **{mode: asked})
+        return UnlearningRequest.of(state, **{mode: asked})
 
     def retrained_readouts(self, but: int | None = None) -> list[Tensor]:
         """(n_nodes, d) each; `but` leaves one seed out."""

@@ -14,19 +14,23 @@ from service.evaluation import single
 from service.evaluation.cost import Cost, measured
 from service.evaluation.figures import Figures
 from service.evaluation.grid import CellKey
-from service.evaluation.group import Group
-from service.evaluation.methods import Method, MethodContext, Pace
+from service.evaluation.group import CellGroup
+from service.evaluation.methods import LatencyClass, Method, MethodContext
 from service.evaluation.protocols import STREAM_BATCHES
-from service.evaluation.stream import MEASURE_EVERY, Course, Stream, cumulative, stepwise
+from service.evaluation.stream import MEASURE_EVERY, Stream, StreamResult, cumulative, stepwise
 from service.unlearning.protocol import ForgetResult, Unlearner
 from service.unlearning.state import TrainedState
 
-AT_ONCE: Final = {Pace.INSTANT: 1, Pace.MODERATE: MEASURE_EVERY, Pace.TRAINING: STREAM_BATCHES // 2}
-"""Batches of a stream that a method of this pace is given at once: it is measured after 200, 10 or 2 requests."""
+AT_ONCE: Final = {
+    LatencyClass.INSTANT: 1,
+    LatencyClass.MODERATE: MEASURE_EVERY,
+    LatencyClass.TRAINING: STREAM_BATCHES // 2,
+}
+"""Batches of a stream that a method of this class is given at once: it is measured after 200, 10 or 2 requests."""
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedMethod:
     """A method that has paid its one-off cost for a base."""
 
     method: Method
@@ -35,7 +39,7 @@ class Prepared:
     oneoff: Cost
 
     @classmethod
-    def of(cls, method: Method, context: MethodContext, state: TrainedState) -> Prepared:
+    def of(cls, method: Method, context: MethodContext, state: TrainedState) -> PreparedMethod:
         """Makes the method and prepares it: from here on its settings are fixed."""
         unlearner = method.make(context)
         _, cost = measured(lambda: unlearner.prepare(state), state.e0.device)
@@ -43,7 +47,7 @@ class Prepared:
         return cls(method, unlearner, state, kept or cost)
 
 
-def measure(key: CellKey, group: Group, prepared: Prepared, train_bytes: int | None) -> dict[str, Any]:
+def measure(key: CellKey, group: CellGroup, prepared: PreparedMethod, train_bytes: int | None) -> dict[str, Any]:
     """The cell, but for `_measured`.
 
     Args:
@@ -87,20 +91,20 @@ def measure(key: CellKey, group: Group, prepared: Prepared, train_bytes: int | N
     return plain
 
 
-def _forget(group: Group, prepared: Prepared) -> tuple[ForgetResult, Cost]:
+def _forget(group: CellGroup, prepared: PreparedMethod) -> tuple[ForgetResult, Cost]:
     state = prepared.state
     request = group.request(state, prepared.method.mode)
-    repeat = prepared.method.pace is not Pace.TRAINING
+    repeat = prepared.method.latency is not LatencyClass.TRAINING
     return measured(lambda: prepared.unlearner.forget(state, request), state.e0.device, repeat=repeat)
 
 
-def _stream(group: Group, prepared: Prepared, figures: Figures) -> tuple[dict[str, Any], Cost]:
+def _stream(group: CellGroup, prepared: PreparedMethod, figures: Figures) -> tuple[dict[str, Any], Cost]:
     state, method = prepared.state, prepared.method
-    every = STREAM_BATCHES if figures.retrained else AT_ONCE[method.pace]
+    every = STREAM_BATCHES if figures.retrained else AT_ONCE[method.latency]
     stream = Stream(group.scenario.edges.to(state.e0.device), every=every)
     arguments = (prepared.unlearner, state, stream, method.mode, figures.brief)
     course, cost = measured(lambda: cumulative(*arguments), state.e0.device)
-    courses: dict[str, Course] = {"cumulative": course}
+    courses: dict[str, StreamResult] = {"cumulative": course}
     if method.stepwise:
         courses["stepwise"] = stepwise(*arguments)
     requests = len(course.seconds)
@@ -112,16 +116,16 @@ def _stream(group: Group, prepared: Prepared, figures: Figures) -> tuple[dict[st
     return parts, Cost(sum(course.seconds) / max(requests, 1), cost.peak_bytes)
 
 
-def _single(group: Group, prepared: Prepared, figures: Figures) -> tuple[dict[str, Any], Cost]:
+def _single(group: CellGroup, prepared: PreparedMethod, figures: Figures) -> tuple[dict[str, Any], Cost]:
     state, method = prepared.state, prepared.method
-    pairs = single.pairs(group.scenario.edges.to(state.e0.device), method.pace, whole=figures.retrained)
+    pairs = single.pairs(group.scenario.edges.to(state.e0.device), method.latency, whole=figures.retrained)
     own, cost = measured(lambda: single.forget_each(prepared.unlearner, state, pairs, method.mode), state.e0.device)
-    parts = figures.of_singles(own, prepared.unlearner.before(state)) | _told(prepared, own.first)
+    parts = figures.of_single_pairs(own, prepared.unlearner.before(state)) | _told(prepared, own.first)
     parts["n_requests"] = pairs.shape[1]
     return parts, Cost(own.seconds, cost.peak_bytes)
 
 
-def _told(prepared: Prepared, result: ForgetResult) -> dict[str, Any]:
+def _told(prepared: PreparedMethod, result: ForgetResult) -> dict[str, Any]:
     """Seconds of the steps of a method, and whatever it and its result say beyond the contract."""
     common = {field.name for field in fields(ForgetResult)}
     own = {field.name: getattr(result, field.name) for field in fields(result) if field.name not in common}

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.evaluation.cost import Cost
-from service.evaluation.trained import RETRAIN_SEEDS, Trained
+from service.evaluation.model_cache import RETRAIN_SEEDS, TrainedModel
 from service.recommender.training import TrainingConfig
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
-from service.unlearning.request import Mode, Request
+from service.unlearning.request import Mode, UnlearningRequest
 from service.unlearning.state import TrainedState
 
 
-class Pace(StrEnum):
+class LatencyClass(StrEnum):
     """How long a method takes for a request; it decides how many of them are made."""
 
     INSTANT = "instant"
@@ -37,7 +37,7 @@ class MethodContext:
     training: TrainingConfig
     seed: int
     encoders: Path
-    retrained: Callable[[], Trained]
+    retrained: Callable[[], TrainedModel]
     report: Callable[[int, int], None] | None = None
 
     @property
@@ -56,7 +56,7 @@ class Method:
 
     make: Callable[[MethodContext], Unlearner]
     mode: Mode = "forget"
-    pace: Pace = Pace.INSTANT
+    latency: LatencyClass = LatencyClass.INSTANT
     reference: bool = False
     stepwise: bool = True
 
@@ -70,7 +70,7 @@ class KeptRetraining(Unlearner):
     Cost: a whole training, as measured when it was done.
     """
 
-    retrained: Callable[[], Trained]
+    retrained: Callable[[], TrainedModel]
     request: Cost | None = field(default=None, init=False)
 
     guarantee = Guarantee.EXACT
@@ -78,7 +78,7 @@ class KeptRetraining(Unlearner):
     def prepare(self, state: TrainedState) -> None:
         """Nothing to prepare."""
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """The kept model, whatever the request: a part of the whole has no training of its own."""
         trained = self.retrained()
         self.request = Cost(trained.seconds, None)
@@ -92,7 +92,7 @@ def _unlearnrec(
     """The published method: no correction, its loss and learning rate; `without` one of the loss's weights."""
 
     def make(context: MethodContext) -> Unlearner:
-        from service.evaluation.encoders import EncoderShelf, PretrainedUnlearnRec
+        from service.evaluation.encoders import EncoderCache, PretrainedUnlearnRec
         from service.unlearning.encoder import EncoderConfig
         from service.unlearning.pretraining import PretrainingConfig
         from service.unlearning.unlearnrec import FineTuningConfig
@@ -102,8 +102,8 @@ def _unlearnrec(
         config = PretrainingConfig.published(seed=context.seed, encoder=EncoderConfig(**shape), **weights)
         known = {field.name for field in fields(FineTuningConfig)}
         tuning = FineTuningConfig(**{name: weight for name, weight in weights.items() if name in known})
-        shelf = EncoderShelf(context.encoders, context.report)
-        return PretrainedUnlearnRec(config, shelf, context.training, epochs, tuning)
+        encoder_cache = EncoderCache(context.encoders, context.report)
+        return PretrainedUnlearnRec(config, encoder_cache, context.training, epochs, tuning)
 
     return make
 
@@ -112,11 +112,11 @@ def _expunge(mode: Mode) -> Callable[[MethodContext], Unlearner]:
     """What the service ships; one shadow serves both modes."""
 
     def make(context: MethodContext) -> Unlearner:
-        from service.evaluation.encoders import EncoderShelf, PretrainedUnlearnRec
+        from service.evaluation.encoders import EncoderCache, PretrainedUnlearnRec
         from service.unlearning.pretraining import PretrainingConfig
 
-        shelf = EncoderShelf(context.encoders, context.report)
-        return PretrainedUnlearnRec(PretrainingConfig(seed=context.seed), shelf, context.training, mode=mode)
+        encoder_cache = EncoderCache(context.encoders, context.report)
+        return PretrainedUnlearnRec(PretrainingConfig(seed=context.seed), encoder_cache, context.training, mode=mode)
 
     return make
 
@@ -196,7 +196,7 @@ def _influence(name: str, **options: Any) -> Callable[[MethodContext], Unlearner
 
 def _partition(make: Callable[[MethodContext], Unlearner]) -> Method:
     # A result is many sub-models: it is no base that could be split again.
-    return Method(make, pace=Pace.TRAINING, stepwise=False)
+    return Method(make, latency=LatencyClass.TRAINING, stepwise=False)
 
 
 _LOSSES: Final = {
@@ -207,26 +207,31 @@ _LOSSES: Final = {
 """What the paper's Table 3 takes away, and the weight that has to be 0 for it."""
 
 METHODS: Final[Mapping[str, Method]] = {
-    "retrain": Method(lambda context: KeptRetraining(context.retrained), pace=Pace.TRAINING, stepwise=False),
+    "retrain": Method(lambda context: KeptRetraining(context.retrained), latency=LatencyClass.TRAINING, stepwise=False),
     "none": Method(_no_forgetting),
     "graph_swap": Method(_graph_swap(1.0)),
     "amplified_swap": Method(_graph_swap(None)),
-    "lightgcn_softmax": Method(_softmax, pace=Pace.TRAINING, reference=True, stepwise=False),
+    "lightgcn_softmax": Method(_softmax, latency=LatencyClass.TRAINING, reference=True, stepwise=False),
     "popularity": Method(_popularity, reference=True, stepwise=False),
-    "ease_exact": Method(_ease, pace=Pace.MODERATE, reference=True, stepwise=False),
+    "ease_exact": Method(_ease, latency=LatencyClass.MODERATE, reference=True, stepwise=False),
     "sisa": _partition(_sisa),
     "receraser": _partition(_receraser("inbp")),
     "receraser_ubp": _partition(_receraser("ubp")),
     "receraser_ibp": _partition(_receraser("ibp")),
     "grapheraser": _partition(_grapheraser("bekm")),
     "grapheraser_blpa": _partition(_grapheraser("blpa")),
-    **{name.lower(): Method(_influence(name), pace=Pace.MODERATE) for name in ("GIF", "CEU", "IFRU", "SCIF")},
-    "gif_cg": Method(_influence("GIF", solver="cg"), pace=Pace.MODERATE),
-    "gif_khop": Method(_influence("GIF", hops=1), pace=Pace.MODERATE),
-    "ceu_literal": Method(_influence("CEU", literal=True), pace=Pace.MODERATE),
-    **{f"unlearnrec_{k}": Method(_unlearnrec(k), "dislike", Pace.MODERATE if k else Pace.INSTANT) for k in range(4)},
     **{
-        f"unlearnrec_3_no_{loss}_loss": Method(_unlearnrec(3, without=weight), "dislike", Pace.MODERATE)
+        name.lower(): Method(_influence(name), latency=LatencyClass.MODERATE) for name in ("GIF", "CEU", "IFRU", "SCIF")
+    },
+    "gif_cg": Method(_influence("GIF", solver="cg"), latency=LatencyClass.MODERATE),
+    "gif_khop": Method(_influence("GIF", hops=1), latency=LatencyClass.MODERATE),
+    "ceu_literal": Method(_influence("CEU", literal=True), latency=LatencyClass.MODERATE),
+    **{
+        f"unlearnrec_{k}": Method(_unlearnrec(k), "dislike", LatencyClass.MODERATE if k else LatencyClass.INSTANT)
+        for k in range(4)
+    },
+    **{
+        f"unlearnrec_3_no_{loss}_loss": Method(_unlearnrec(3, without=weight), "dislike", LatencyClass.MODERATE)
         for loss, weight in _LOSSES.items()
     },
     "unlearnrec_0_sum0": Method(_unlearnrec(0, "sum0"), "dislike"),

@@ -20,16 +20,16 @@ from typing import Any
 
 from service.evaluation.cost import measured
 from service.evaluation.grid import BACKBONES, NO_BACKBONE, CellKey, Grid
-from service.evaluation.group import Group
-from service.evaluation.measurement import Prepared, measure
+from service.evaluation.group import CellGroup
+from service.evaluation.measurement import PreparedMethod, measure
 from service.evaluation.methods import METHODS, Method, MethodContext
+from service.evaluation.model_cache import ModelCache
 from service.evaluation.protocols import Scenario, Split, scenario
-from service.evaluation.trained import Shelf
 from service.recommender.dataset import Dataset
 from service.recommender.training import EpochReport, Training, best_device
 
 
-class Status(StrEnum):
+class CellStatus(StrEnum):
     """How a cell stands."""
 
     MEASURED = "measured"
@@ -50,7 +50,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Failed:
+class FailedCell:
     """A cell that could not be measured, and why in a sentence."""
 
     key: CellKey
@@ -58,13 +58,13 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunSummary:
     """What a run did: cells measured now, found measured, left to another process, failed."""
 
     measured: int
     found: int
     left: int
-    failures: tuple[Failed, ...]
+    failures: tuple[FailedCell, ...]
 
 
 @dataclass
@@ -92,26 +92,26 @@ class Runner:
 
     def __post_init__(self) -> None:
         self.device = best_device()
-        self._shelf = Shelf(self.models, self._training_told)
+        self._model_cache = ModelCache(self.models, self._training_told)
         self._splits: dict[str, Split] = {}
-        self._groups: dict[tuple[str, str, str], Group] = {}
-        self._prepared: tuple[tuple[Any, ...], Prepared] | None = None
+        self._groups: dict[tuple[str, str, str], CellGroup] = {}
+        self._prepared: tuple[tuple[Any, ...], PreparedMethod] | None = None
         self._train_bytes: dict[tuple[str, str], int | None] = {}
         self._progress = Progress(0, len(self.grid.cells), None, None)
 
-    def statuses(self) -> Iterator[tuple[CellKey, Status]]:
+    def statuses(self) -> Iterator[tuple[CellKey, CellStatus]]:
         """Every cell in the order of the run, and how it stands."""
         for key in self.grid.cells:
             yield key, self._status(key)
 
-    def run(self) -> Outcome:
+    def run(self) -> RunSummary:
         """Measures what is open; a cell that fails does not stop the others.
 
         An interruption leaves whole cells only: run it again to go on.
         """
         pace = _Pace(self.grid.cells, {key: self._seconds_of(key) for key in self.grid.cells})
         done = found = left = 0
-        failures: list[Failed] = []
+        failures: list[FailedCell] = []
         for place, key in enumerate(self.grid.cells):
             self._tell(replace(self._progress, done=place, key=key, seconds_left=pace.left(place), note=""))
             if self._path(key).exists():
@@ -125,13 +125,13 @@ class Runner:
                 try:
                     self._write(key, self._cell(key))
                 except Exception as error:
-                    failures.append(Failed(key, f"{type(error).__name__}: {error}"))
+                    failures.append(FailedCell(key, f"{type(error).__name__}: {error}"))
                     continue
                 finally:
                     pace.took(key, time.perf_counter() - started)
                 done += 1
         self._tell(replace(self._progress, done=len(self.grid.cells), key=None, seconds_left=0.0, note=""))
-        return Outcome(done, found, left, tuple(failures))
+        return RunSummary(done, found, left, tuple(failures))
 
     def _cell(self, key: CellKey) -> dict[str, Any]:
         group = self._group(key)
@@ -150,7 +150,7 @@ class Runner:
         }
         return cell | {"_measured": facts}
 
-    def _group(self, key: CellKey) -> Group:
+    def _group(self, key: CellKey) -> CellGroup:
         name = (key.dataset, BACKBONES[0] if key.backbone == NO_BACKBONE else key.backbone, key.protocol)
         if name not in self._groups:
             if any(known[:2] != name[:2] for known in self._groups):
@@ -158,8 +158,8 @@ class Runner:
                 self._prepared = None
             recipe = self.grid.recipe(key.dataset, name[1])
             split = self._split(key.dataset)
-            self._groups[name] = Group(
-                split, self._scenario(key, split), recipe, self._shelf, self.grid.retrain_seeds, self.device
+            self._groups[name] = CellGroup(
+                split, self._scenario(key, split), recipe, self._model_cache, self.grid.retrain_seeds, self.device
             )
         return self._groups[name]
 
@@ -172,11 +172,11 @@ class Runner:
     def _scenario(self, key: CellKey, split: Split) -> Scenario:
         def clean() -> Any:
             recipe = self.grid.recipe(key.dataset, BACKBONES[0])
-            return self._shelf.clean(split, recipe.backbone, recipe.training, 0).state.readout
+            return self._model_cache.clean(split, recipe.backbone, recipe.training, 0).state.readout
 
         return scenario(key.protocol, split, clean)
 
-    def _prepare(self, key: CellKey, group: Group) -> Prepared:
+    def _prepare(self, key: CellKey, group: CellGroup) -> PreparedMethod:
         name = (key.dataset, key.backbone, key.method, key.seed, group.scenario.base_key)
         if self._prepared is not None and self._prepared[0] == name and key.method != "retrain":
             return self._prepared[1]
@@ -189,11 +189,11 @@ class Runner:
             lambda: group.retrained(key.seed),
             lambda step, steps: self._tell(replace(self._progress, note=f"preparing, step {step} of {steps}")),
         )
-        prepared = Prepared.of(self.methods[key.method], context, group.base(key.seed).state)
+        prepared = PreparedMethod.of(self.methods[key.method], context, group.base(key.seed).state)
         self._prepared = (name, prepared)
         return prepared
 
-    def _memory_of_training(self, key: CellKey, group: Group) -> int | None:
+    def _memory_of_training(self, key: CellKey, group: CellGroup) -> int | None:
         """Of one epoch: the others take no more."""
         name = (key.dataset, group.recipe.backbone.name)
         if name not in self._train_bytes:
@@ -211,14 +211,14 @@ class Runner:
     def _path(self, key: CellKey) -> Path:
         return self.results / key.path
 
-    def _status(self, key: CellKey) -> Status:
+    def _status(self, key: CellKey) -> CellStatus:
         if self._path(key).exists():
-            return Status.MEASURED
+            return CellStatus.MEASURED
         claim = _claim_of(self._path(key))
         if not claim.exists():
-            return Status.OPEN
+            return CellStatus.OPEN
         with _locked(claim) as mine:
-            return Status.OPEN if mine else Status.CLAIMED
+            return CellStatus.OPEN if mine else CellStatus.CLAIMED
 
     @contextmanager
     def _claimed(self, key: CellKey) -> Iterator[bool]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from service.evaluation.protocols import STREAM_BATCHES
 from service.unlearning.protocol import ForgetResult, Unlearner
-from service.unlearning.request import Mode, Request
+from service.unlearning.request import Mode, UnlearningRequest
 from service.unlearning.state import TrainedState
 
 MEASURE_EVERY: Final = 20
@@ -51,7 +51,7 @@ class Stream:
 
 
 @dataclass
-class Course:
+class StreamResult:
     """How one way of applying a stream went. `points` are measurements, `seconds` one a request."""
 
     result: ForgetResult
@@ -69,7 +69,7 @@ class Course:
         }
 
 
-def cumulative(unlearner: Unlearner, state: TrainedState, stream: Stream, mode: Mode, measure: Measure) -> Course:
+def cumulative(unlearner: Unlearner, state: TrainedState, stream: Stream, mode: Mode, measure: Measure) -> StreamResult:
     """Each request is everything so far and starts from the base: how the service works.
 
     Args:
@@ -81,12 +81,12 @@ def cumulative(unlearner: Unlearner, state: TrainedState, stream: Stream, mode: 
     """
 
     def apply(_new: Tensor, so_far: Tensor) -> ForgetResult:
-        return unlearner.forget(state, Request.of(state, **{mode: so_far}))
+        return unlearner.forget(state, UnlearningRequest.of(state, **{mode: so_far}))
 
-    return _follow(stream, apply, measure, Course(_untouched(state)))
+    return _follow(stream, apply, measure, StreamResult(_untouched(state)))
 
 
-def stepwise(unlearner: Unlearner, state: TrainedState, stream: Stream, mode: Mode, measure: Measure) -> Course:
+def stepwise(unlearner: Unlearner, state: TrainedState, stream: Stream, mode: Mode, measure: Measure) -> StreamResult:
     """Each request is the last batch alone and starts from the last result: what errors add up to.
 
     A result becomes a base by its layer 0 and its graph; what a method knows of the first base (an encoder, a factor)
@@ -96,11 +96,11 @@ def stepwise(unlearner: Unlearner, state: TrainedState, stream: Stream, mode: Mo
 
     def apply(new: Tensor, _so_far: Tensor) -> ForgetResult:
         nonlocal current
-        result = unlearner.forget(current, Request.of(current, **{mode: new}))
+        result = unlearner.forget(current, UnlearningRequest.of(current, **{mode: new}))
         current = TrainedState(result.graph, state.validation, result.e0, state.backbone)
         return result
 
-    return _follow(stream, apply, measure, Course(_untouched(state)))
+    return _follow(stream, apply, measure, StreamResult(_untouched(state)))
 
 
 def _untouched(state: TrainedState) -> ForgetResult:
@@ -108,16 +108,16 @@ def _untouched(state: TrainedState) -> ForgetResult:
 
 
 def _follow(
-    stream: Stream, apply: Callable[[Tensor, Tensor], ForgetResult], measure: Measure, course: Course
-) -> Course:
+    stream: Stream, apply: Callable[[Tensor, Tensor], ForgetResult], measure: Measure, result: StreamResult
+) -> StreamResult:
     total = max(stream.edges.shape[1], 1)
     for number, new, so_far in stream.parts():
         started = time.perf_counter()
-        course.result = apply(new, so_far)
-        if course.result.readout.is_cuda:
+        result.result = apply(new, so_far)
+        if result.result.readout.is_cuda:
             torch.cuda.synchronize()
-        course.seconds.append(time.perf_counter() - started)
+        result.seconds.append(time.perf_counter() - started)
         if number % stream.measure_every == 0 or number == stream.batches:
-            point = {"batch": number, "share": so_far.shape[1] / total, "seconds": course.seconds[-1]}
-            course.points.append(point | measure(course.result.readout))
-    return course
+            point = {"batch": number, "share": so_far.shape[1] / total, "seconds": result.seconds[-1]}
+            result.points.append(point | measure(result.result.readout))
+    return result

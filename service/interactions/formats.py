@@ -29,7 +29,7 @@ _ID_COLUMN = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass
-class Meter:
+class ReadProgress:
     """Counts the bytes read of all files together, and tells."""
 
     total: int
@@ -46,7 +46,7 @@ class Meter:
 class _Metered(io.RawIOBase):
     """A binary file that counts what is read of it; compressed bytes, so that the total is known."""
 
-    def __init__(self, path: Path, meter: Meter) -> None:
+    def __init__(self, path: Path, meter: ReadProgress) -> None:
         super().__init__()
         self._file = path.open("rb")
         self._meter = meter
@@ -64,12 +64,12 @@ class _Metered(io.RawIOBase):
         super().close()
 
 
-def _bytes_of(path: Path, meter: Meter) -> bytes:
+def _bytes_of(path: Path, meter: ReadProgress) -> bytes:
     with _Metered(path, meter) as file:
         return file.readall()
 
 
-def read_csv_pairs(path: Path, meter: Meter) -> Pairs:
+def read_csv_pairs(path: Path, meter: ReadProgress) -> Pairs:
     """Interactions of a .csv or .csv.gz with a header line; other columns are passed over."""
     header_line, header = _csv_header(path)
     refusals.check_columns(path, header, PAIR_COLUMNS)
@@ -92,7 +92,7 @@ def read_csv_pairs(path: Path, meter: Meter) -> Pairs:
     return pairs
 
 
-def read_csv_titles(path: Path, meter: Meter) -> dict[str, str]:
+def read_csv_titles(path: Path, meter: ReadProgress) -> dict[str, str]:
     """Titles of an items.csv or items.csv.gz by item id; the first of several counts, empty ones are left out."""
     header_line, header = _csv_header(path)
     refusals.check_columns(path, header, TITLE_COLUMNS)
@@ -107,7 +107,7 @@ def read_csv_titles(path: Path, meter: Meter) -> dict[str, str]:
     return _titles(table["item_id"].to_pylist(), table["title"].to_pylist())
 
 
-def read_parquet_pairs(path: Path, meter: Meter) -> Pairs:
+def read_parquet_pairs(path: Path, meter: ReadProgress) -> Pairs:
     """Interactions of a .parquet file; ids are strings or integers."""
     table = _parquet(path, meter, PAIR_COLUMNS)
     if not table.num_rows:
@@ -121,14 +121,14 @@ def read_parquet_pairs(path: Path, meter: Meter) -> Pairs:
     return pairs
 
 
-def read_parquet_titles(path: Path, meter: Meter) -> dict[str, str]:
+def read_parquet_titles(path: Path, meter: ReadProgress) -> dict[str, str]:
     """Titles of an items.parquet by item id."""
     table = _parquet(path, meter, TITLE_COLUMNS)
     ids = _id_column(path, "item_id", table["item_id"])
     return _titles(ids.to_pylist(), table["title"].cast(pa.string()).to_pylist())
 
 
-def read_dat_pairs(path: Path, meter: Meter) -> Pairs:
+def read_dat_pairs(path: Path, meter: ReadProgress) -> Pairs:
     """Interactions of a MovieLens ratings.dat: user::item[::rating::timestamp], no header."""
     data = _bytes_of(path, meter)
     first = data.lstrip(b"\r\n").partition(b"\n")[0].strip()
@@ -153,7 +153,7 @@ def read_dat_pairs(path: Path, meter: Meter) -> Pairs:
     return pairs
 
 
-def read_dat_titles(path: Path, meter: Meter) -> dict[str, str]:
+def read_dat_titles(path: Path, meter: ReadProgress) -> dict[str, str]:
     """Titles of a MovieLens movies.dat: item::title[::genres]; UTF-8 where it is valid, else Latin-1 as ML-1M is."""
     data = _bytes_of(path, meter)
     try:
@@ -173,7 +173,7 @@ def read_dat_titles(path: Path, meter: Meter) -> dict[str, str]:
     return _titles(ids, titles)
 
 
-def read_lightgcn_pairs(path: Path, meter: Meter) -> Pairs:
+def read_lightgcn_pairs(path: Path, meter: ReadProgress) -> Pairs:
     """Interactions of a LightGCN train.txt: a line a user, `user item item ...`; a user alone adds nothing."""
     data = _bytes_of(path, meter)
 
@@ -233,7 +233,7 @@ def _csv_header(path: Path) -> tuple[int, list[str]]:
     raise refusals.empty(path)
 
 
-def _csv(path: Path, meter: Meter, types: dict[str, Any], *, multiline: bool) -> pa.Table:
+def _csv(path: Path, meter: ReadProgress, types: dict[str, Any], *, multiline: bool) -> pa.Table:
     with _Metered(path, meter) as file:
         stream = pa.PythonFile(file, mode="r")
         return pa.csv.read_csv(
@@ -258,7 +258,7 @@ def _dat(packed: bytes, names: list[str]) -> pa.Table:
     )
 
 
-def _parquet(path: Path, meter: Meter, wanted: tuple[str, ...]) -> pa.Table:
+def _parquet(path: Path, meter: ReadProgress, wanted: tuple[str, ...]) -> pa.Table:
     try:
         file = pa.parquet.ParquetFile(path)
         refusals.check_columns(path, file.schema_arrow.names, wanted)

@@ -14,7 +14,7 @@ _NOUNS = ("Harbour", "Garden", "Letter", "Mirror", "Station", "River", "Orchard"
 
 
 @dataclass(frozen=True)
-class Plan:
+class GeneratorConfig:
     """What to generate.
 
     `n_users`, `n_items`, `n_communities` >= 1; `mean_degree` interactions a user on average, > 0; `affinity` how much
@@ -29,7 +29,9 @@ class Plan:
     test_share: float = 0.1
 
 
-def generate_dataset(seed: int, n_users: int = 900, n_items: int = 1_200, *, plan: Plan | None = None) -> Dataset:
+def generate_dataset(
+    seed: int, n_users: int = 900, n_items: int = 1_200, *, plan: GeneratorConfig | None = None
+) -> Dataset:
     """Users and items in communities; people mostly like what their community likes, and popular things.
 
     The same arguments give the same data. Memory: n_users x n_items float32.
@@ -40,7 +42,7 @@ def generate_dataset(seed: int, n_users: int = 900, n_items: int = 1_200, *, pla
         n_items: number of items, ignored where a plan is given.
         plan: everything else.
     """
-    plan = plan or Plan(n_users, n_items)
+    plan = plan or GeneratorConfig(n_users, n_items)
     random = np.random.default_rng(seed)
     community_of_item = random.integers(plan.n_communities, size=plan.n_items)
     chosen = _choose(plan, random, community_of_item)
@@ -50,7 +52,9 @@ def generate_dataset(seed: int, n_users: int = 900, n_items: int = 1_200, *, pla
     return _number(titles, np.stack((users, items), axis=1), is_test)
 
 
-def _choose(plan: Plan, random: np.random.Generator, community_of_item: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _choose(
+    plan: GeneratorConfig, random: np.random.Generator, community_of_item: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """(n_users, n_items) bool: for each user, a sample without replacement by Gumbel's trick."""
     popularity = -0.8 * np.log(random.permutation(plan.n_items) + 10.0)
     mine = random.integers(plan.n_communities, size=plan.n_users)
@@ -63,7 +67,7 @@ def _choose(plan: Plan, random: np.random.Generator, community_of_item: NDArray[
     return chosen
 
 
-def _held_out(plan: Plan, random: np.random.Generator, users: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _held_out(plan: GeneratorConfig, random: np.random.Generator, users: NDArray[np.int64]) -> NDArray[np.bool_]:
     """(m,) bool: the same share of each user's interactions, at random; every user keeps some."""
     order = np.lexsort((random.random(len(users)), users))
     starts = np.searchsorted(users, users[order])

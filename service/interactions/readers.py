@@ -7,7 +7,7 @@ from typing import Literal
 
 from service.interactions import formats
 from service.interactions.columns import Pairs, assemble
-from service.interactions.formats import Meter, Progress
+from service.interactions.formats import Progress, ReadProgress
 from service.interactions.refusals import DataProblem
 from service.recommender.dataset import Dataset
 
@@ -24,8 +24,8 @@ class _Layout:
     train: tuple[str, ...]
     test: tuple[str, ...]
     items: tuple[str, ...]
-    read_pairs: Callable[[Path, Meter], Pairs]
-    read_titles: Callable[[Path, Meter], dict[str, str]]
+    read_pairs: Callable[[Path, ReadProgress], Pairs]
+    read_titles: Callable[[Path, ReadProgress], dict[str, str]]
 
 
 def _text(name: str) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ def read_dataset(folder: Path, *, progress: Progress | None = None) -> Dataset:
         DataProblem: the files cannot be used; the text says which, where and what to do.
     """
     layout, files = _find(folder)
-    meter = Meter(sum(path.stat().st_size for path in files.paths), progress)
+    meter = ReadProgress(sum(path.stat().st_size for path in files.paths), progress)
     train = layout.read_pairs(files.train, meter)
     test = None if files.test is None else layout.read_pairs(files.test, meter)
     titles = {} if files.items is None else layout.read_titles(files.items, meter)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, and_, bindparam, exists, or_, select, text, update
 from sqlalchemy.dialects import sqlite
 
-from service.platform.prepared import Prepared
+from service.platform.prepared_statements import PreparedStatement
 from service.platform.sqlite import raw
 from service.platform.tables import interactions, items, suppressions, users
 
@@ -24,7 +24,7 @@ EVERY = b""
 
 _REGISTER = {
     table.name: (
-        Prepared(sqlite.insert(table).on_conflict_do_nothing(), ["id", "digest"]),
+        PreparedStatement(sqlite.insert(table).on_conflict_do_nothing(), ["id", "digest"]),
         # One statement for all of them: PostgreSQL takes arrays, an insert a row would be a round trip each.
         text(
             f"INSERT INTO {table.name} (id, digest) "
@@ -33,12 +33,12 @@ _REGISTER = {
     )
     for table in (users, items)
 }
-_RECORD_SQLITE = Prepared(sqlite.insert(interactions).on_conflict_do_nothing())
+_RECORD_SQLITE = PreparedStatement(sqlite.insert(interactions).on_conflict_do_nothing())
 _RECORD_POSTGRESQL = text(
     "INSERT INTO interactions (user_key, item_key, recorded_at) SELECT u, i, :at "
     "FROM unnest(CAST(:users AS bigint[]), CAST(:items AS bigint[])) AS pair (u, i) ON CONFLICT DO NOTHING"
 )
-_SET_TITLE = Prepared(
+_SET_TITLE = PreparedStatement(
     update(items)
     .where(items.c.digest == bindparam("item"), or_(items.c.title.is_(None), items.c.title != bindparam("text")))
     .values(title=bindparam("text"))

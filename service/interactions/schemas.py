@@ -27,7 +27,7 @@ class NewInteractions(BaseModel):
     interactions: Annotated[list[NewInteraction], Field(min_length=1, max_length=PAIRS_MAX)]
 
 
-class Refusal(BaseModel):
+class RefusedInteraction(BaseModel):
     """One interaction that was not recorded."""
 
     index: int = Field(ge=0, description="Its place in what was sent.", examples=[0])
@@ -39,7 +39,7 @@ class RecordedInteractions(BaseModel):
 
     recorded: int = Field(ge=0, description="New ones, part of the next base.", examples=[2])
     duplicates: int = Field(ge=0, description="Recorded before, or sent twice.", examples=[0])
-    refused: list[Refusal] = Field(description="Suppressed ones.")
+    refused: list[RefusedInteraction] = Field(description="Suppressed ones.")
 
 
 class UserInteraction(BaseModel):

@@ -21,7 +21,7 @@ REFUSED = "It is suppressed: an erasure covers it."
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordingResult:
     """What became of interactions that were sent; `refused` are positions in what was sent, ascending."""
 
     recorded: int
@@ -44,7 +44,7 @@ class Snapshot:
     seq: int
 
 
-async def record(services: Services, pairs: Sequence[tuple[str, str]]) -> Recorded:
+async def record(services: Services, pairs: Sequence[tuple[str, str]]) -> RecordingResult:
     """Record interactions of (user id, item id); users and items that are new are registered.
 
     Raises:
@@ -53,7 +53,7 @@ async def record(services: Services, pairs: Sequence[tuple[str, str]]) -> Record
     digests = [(services.identity.user(user), services.identity.item(item)) for user, item in pairs]
     at = services.clock.now()
 
-    def unit(connection: Connection) -> Recorded:
+    def unit(connection: Connection) -> RecordingResult:
         # No erasure is accepted while this runs: what is not suppressed here is not suppressed when it is committed.
         audit.hold(connection)
         refused = _refused(connection, digests)
@@ -68,7 +68,7 @@ async def record(services: Services, pairs: Sequence[tuple[str, str]]) -> Record
         item_keys = repository.item_keys(connection, list({item for _, item in kept}))
         keys = sorted((user_keys[user], item_keys[item]) for user, item in kept)
         count = repository.record(connection, [user for user, _ in keys], [item for _, item in keys], at)
-        return Recorded(count, len(pairs) - len(refused) - count, refused)
+        return RecordingResult(count, len(pairs) - len(refused) - count, refused)
 
     return await services.database.run_write(unit)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, not_, or_, select, update
 
-from service.platform.prepared import Prepared
+from service.platform.prepared_statements import PreparedStatement
 from service.platform.tables import aliases, erasures, versions
 
 KEPT = ("ready", "held", "retired")  # versions whose bytes are in the store
@@ -37,7 +37,7 @@ class AliasRow:
     moved_at: datetime
 
 
-_LIVE = Prepared(select(aliases.c.version).where(aliases.c.name == bindparam("name")))
+_LIVE = PreparedStatement(select(aliases.c.version).where(aliases.c.name == bindparam("name")))
 
 
 def live(connection: Connection) -> int | None:

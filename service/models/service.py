@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from model_store import Manifest, ModelStore, StoreError
 from service.audit import service as audit
-from service.audit.service import Entry
+from service.audit.service import AuditEvent
 from service.models import repository
 from service.models.problems import (
     AliasMoved,
@@ -78,7 +78,7 @@ def register(
     repository.add(connection, row)
     files = {name: file.sha256 for name, file in manifest.files.items()}
     body = {"kind": facts.kind, "base": base, "requests": page["requests"], "files": files, "gate": gate}
-    audit.write(connection, audit.reserve(connection), [Entry("version.published", body, version=row.version)], at)
+    audit.write(connection, audit.reserve(connection), [AuditEvent("version.published", body, version=row.version)], at)
 
 
 def move_alias(
@@ -106,7 +106,7 @@ def move_alias(
             _take_base_along(connection, before, version, at)
     repository.point(connection, name, number, at)
     body = {"alias": name, "before": before and before.version}
-    audit.write(connection, audit.reserve(connection), [Entry("alias.moved", body, version=number)], at)
+    audit.write(connection, audit.reserve(connection), [AuditEvent("alias.moved", body, version=number)], at)
     return None if before is None else before.version, number
 
 

@@ -34,7 +34,7 @@ POOL_TIMEOUT_S = 5.0
 class Database:
     """SQLite (WAL, one writer thread a process) or PostgreSQL (a pool), behind the same five methods."""
 
-    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+    def __init__(self, url: str | URL, *, pool_size: int = 5) -> None:
         """`url` is a SQLAlchemy URL; `pool_size` is the number of PostgreSQL connections. Connects on first use."""
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
@@ -50,11 +50,11 @@ class Database:
 
     def read(self) -> AbstractContextManager[Connection]:
         """A read-only transaction with one snapshot, rolled back at the end."""
-        return self._read()
+        return _translated(self._read())
 
     def write(self) -> AbstractContextManager[Connection]:
         """A transaction that commits when the block ends and rolls back when it raises; not retried."""
-        return self._write()
+        return _translated(self._write())
 
     def query(self, unit: Unit[T]) -> T:
         """Run a unit in a read-only transaction on this thread; retried as a whole on transient errors."""
@@ -121,6 +121,12 @@ class Database:
         with self.engine.connect() as connection:
             yield connection
             _commit(connection)
+
+
+@contextmanager
+def _translated(transaction: AbstractContextManager[Connection]) -> Iterator[Connection]:
+    with _told(), transaction as connection:
+        yield connection
 
 
 @contextmanager

@@ -24,7 +24,7 @@ class LiveStatus:
     problem: str | None = None
 
 
-class Live(Protocol):
+class LiveModel(Protocol):
     """The holder of the version that answers; recommendations make it, the application starts and stops it."""
 
     async def start(self) -> None:
@@ -66,7 +66,7 @@ class Services:
     store: ModelStore
     stream: ErasureStream | None
     clock: Clock
-    live: Live
+    live: LiveModel
     relay: Relay
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: who waits for something to happen answers with what is true now."""

@@ -9,7 +9,7 @@ from service.platform.tables import aliases, audit_entries, audit_head, erasures
 
 
 @dataclass(frozen=True)
-class Invariant:
+class SqlInvariant:
     """A promise and the query that counts what breaks it; 0 is well."""
 
     rule: str
@@ -33,29 +33,29 @@ _newest = (
 _newest_in_full = case((audit_head.c.size < _WINDOW, audit_head.c.size), else_=_WINDOW)
 
 INVARIANTS = (
-    Invariant(
+    SqlInvariant(
         "accepted_is_suppressed",
         "P3: what is accepted is hidden: each has its suppression.",
         _count(erasures.c.status == "accepted", ~exists().where(suppressions.c.erasure_id == erasures.c.id)),
     ),
-    Invariant(
+    SqlInvariant(
         "accepted_has_outbox_row",
         "P1: what is accepted will be delivered: each has its outbox row.",
         _count(erasures.c.status == "accepted", ~exists().where(outbox.c.erasure_id == erasures.c.id)),
     ),
-    Invariant(
+    SqlInvariant(
         "forgotten_is_live",
         "P9: what is called forgotten is not in the version that answers: the live one is no older.",
         _count(erasures.c.status == "forgotten", erasures.c.version_after > _live),
     ),
-    Invariant(
+    SqlInvariant(
         "live_version_is_ready",
         "P5: the live version exists and is ready.",
         select(func.count())
         .select_from(aliases.outerjoin(versions, versions.c.version == aliases.c.version))
         .where(aliases.c.name == "live", or_(versions.c.status.is_(None), versions.c.status != "ready")),
     ),
-    Invariant(
+    SqlInvariant(
         "audit_log_has_no_gap",
         "P7: the newest entries of the log are as many as its head says.",
         select(func.count()).select_from(audit_head).where(_newest != _newest_in_full),

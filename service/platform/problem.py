@@ -12,8 +12,11 @@
       BodyTooLarge            413 body_too_large            ShuttingDown        503 shutting_down
       UriTooLong              414 uri_too_long              RedisUnavailable    503 redis_unavailable  (platform.redis)
       UnsupportedMediaType    415 unsupported_media_type    RedisUnsuitable     503 redis_unsuitable   (platform.redis)
-      TooManyRequests         429 too_many_requests       StorageFull         507 storage_full
-      HeadTooLarge            431 head_too_large
+      TooManyRequests         429 too_many_requests         SecretRefused       503 secret_refused  (platform.identity)
+      HeadTooLarge            431 head_too_large            DatabaseUnusable    503 database_unusable
+                                                              DatabaseDamaged   503 database_damaged
+                                                            DatabaseBehind      503 database_behind
+                                                          StorageFull         507 storage_full
 
 Domains add subclasses with a code of their own; `GET /problems/{code}` explains every one of them.
 A text may name resources by the service's own ids, never by a user id or an item id that the caller sent.
@@ -257,6 +260,36 @@ class StorageUnavailable(Unavailable):
     code = "storage_unavailable"
     title = "The database does not answer"
     next_step = "Try again with the same Idempotency-Key: what was stored before is found, not repeated."
+
+
+class DatabaseUnusable(Unavailable):
+    """The database is there, or should be, and is not one that this service can work with."""
+
+    code = "database_unusable"
+    title = "The database cannot be used"
+    next_step = "An operator must act: EXPUNGE_DATABASE_URL names the database, docs/deployment.md says what it needs."
+
+
+class DatabaseDamaged(DatabaseUnusable):
+    """Bytes of the database are not what was written: the disk, or something that wrote over them."""
+
+    code = "database_damaged"
+    title = "The database is damaged"
+    next_step = (
+        "Trying again does not help. An operator must stop the service and restore the database from a backup, or "
+        "recover it; the runbook's section ExpungeDatabaseDamaged says how."
+    )
+
+
+class DatabaseBehind(Unavailable):
+    """The database has gone back in time: the model store holds what the database no longer knows."""
+
+    code = "database_behind"
+    title = "The database is older than the model store"
+    next_step = (
+        "Trying again does not help. An operator must restore the newest backup, or decide what is lost; the runbook's "
+        "section ExpungeDatabaseBehind says how."
+    )
 
 
 class ModelUnavailable(Unavailable):

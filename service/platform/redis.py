@@ -5,6 +5,8 @@ read-only is RedisUnavailable (try again later), one that would lose or evict en
 start).
 """
 
+import socket
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -218,15 +220,22 @@ class ErasureStream:
 
 
 def _client(url: str, connect_s: float, timeout_s: float) -> Any:
-    # One silent retry for a connection that the server closed meanwhile; a timeout is never retried here.
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=connect_s,
-        socket_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
-        protocol=2,
-        max_connections=16,
-    )
+    try:
+        # One silent retry for a connection that the server closed meanwhile; a timeout is never retried here.
+        client = redis.Redis.from_url(
+            url,
+            socket_connect_timeout=connect_s,
+            socket_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 1, supported_errors=(redis.exceptions.ConnectionError,)),
+            protocol=2,
+            max_connections=16,
+        )
+        # What is behind the ? of the URL is looked at when a connection is made; this one is not connected.
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    except (ValueError, TypeError, redis.exceptions.RedisError) as error:
+        msg = "EXPUNGE_REDIS_URL has a part or an option that is not known."
+        raise RedisUnsuitable(msg) from error
+    return client
 
 
 def _group_is_missing(error: redis.exceptions.ResponseError) -> bool:
@@ -239,14 +248,50 @@ def _group_is_missing(error: redis.exceptions.ResponseError) -> bool:
 def _mapped() -> Iterator[None]:
     try:
         yield
+    except redis.exceptions.InvalidResponse as error:
+        msg = "What answers there is not Redis."
+        raise RedisUnsuitable(msg) from error
     except redis.exceptions.ResponseError as error:
         code = _code(error)
         if code == "WRONGTYPE":
             msg = "The key of the stream holds something else; EXPUNGE_STREAM names another key."
             raise RedisUnsuitable(msg) from error
-        raise RedisUnavailable(f"It answers {code}.", retry_after_s=5) from error
+        raise RedisUnavailable(_refused(error) or f"It answers {code}.", retry_after_s=5) from error
     except redis.exceptions.RedisError as error:
-        raise RedisUnavailable(f"It is not reachable ({type(error).__name__}).", retry_after_s=5) from error
+        raise RedisUnavailable(_refused(error) or _unreachable(error), retry_after_s=5) from error
+
+
+def _refused(error: BaseException) -> str | None:
+    """What a server that answers says against the client, in our words; None where it is something else."""
+    text = str(error)
+    if isinstance(error, redis.exceptions.AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS")):
+        return "It refuses the user or the password of EXPUNGE_REDIS_URL, or wants one."
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return "Its user may not run the commands that are needed (ACL)."
+    if "DB index" in text:
+        return "It has no database of the number in EXPUNGE_REDIS_URL."
+    return None
+
+
+def _unreachable(error: BaseException) -> str:
+    """Why nothing answers: the first cause that the system names."""
+    cause: BaseException | None = error
+    while cause is not None:
+        match cause:
+            case ssl.SSLCertVerificationError():
+                return f"Its certificate is not trusted ({cause.verify_message})."
+            case ssl.SSLError():
+                return "TLS fails: it speaks plain Redis, or other TLS; redis:// is plain, rediss:// is TLS."
+            case socket.gaierror():
+                return "Its host name is not known."
+            case ConnectionRefusedError():
+                return "Nothing listens at its address."
+            case FileNotFoundError():
+                return "There is no socket at its address."
+            case PermissionError():
+                return "Access to its socket is denied."
+        cause = cause.__cause__ or cause.__context__
+    return f"It is not reachable ({type(error).__name__})."
 
 
 def _code(error: redis.exceptions.ResponseError) -> str:

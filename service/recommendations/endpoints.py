@@ -21,7 +21,7 @@ from service.recommendations.query import (
     user_id_of,
 )
 from service.recommendations.schemas import ManyRecommendations, Recommendations, RecommendMany, SimilarItems
-from service.recommendations.service import Answer, Ask, ItemUnknown
+from service.recommendations.service import ItemUnknown, RecommendationOptions, SerializedAnswer
 
 lean = APIRouter(prefix="/v1", tags=["recommendations"], route_class=LeanRoute)
 router = APIRouter(prefix="/v1", tags=["recommendations"])
@@ -62,7 +62,7 @@ async def recommend(request: Request) -> Response:
 )
 async def recommend_many(body: RecommendMany, services: ServicesDep, _recommender: Recommender) -> Response:
     """The top items of up to 1,000 users; each answer names the version that gave it."""
-    ask = Ask(body.n, body.exclude_seen, tuple(body.exclude))
+    ask = RecommendationOptions(body.n, body.exclude_seen, tuple(body.exclude))
     content = await service.recommend_many(services, body.users, ask)
     return Response(content, media_type="application/json", headers={"Cache-Control": "private"})
 
@@ -85,7 +85,7 @@ async def similar(request: Request) -> Response:
 router.routes[:0] = lean.routes
 
 
-def _response(request: Request, answer: Answer) -> Response:
+def _response(request: Request, answer: SerializedAnswer) -> Response:
     etag = answer.etag
     headers = {"ETag": etag, "Cache-Control": "private"}
     held = request.headers.get("if-none-match")

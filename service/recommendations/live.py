@@ -16,8 +16,8 @@ from service.platform.database import Database
 from service.platform.dependencies import LiveStatus
 from service.platform.logging import error_facts
 from service.platform.problem import ModelUnavailable
+from service.recommendations.micro_batching import MicroBatcher
 from service.recommendations.model import LoadedModel, UnusableVersion, load_model
-from service.recommendations.together import Together
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
@@ -41,7 +41,7 @@ class LiveRanker:
     ) -> None:
         """`load` turns a number into a loaded version; tests give their own.
 
-        `together` gathers the questions that this version answers in one turn of the event loop.
+        `micro_batcher` gathers the questions that this version answers in one turn of the event loop.
         """
         self._database, self._clock = database, clock or SystemClock()
         self._load = load or (lambda version: load_model(store, database, version))
@@ -52,7 +52,7 @@ class LiveRanker:
         self._problem: str | None = None
         self._pause_s = BACKOFF_FIRST_S
         self._retry_at = 0.0
-        self.together: Together[Any, Any] = Together()
+        self.micro_batcher: MicroBatcher[Any, Any] = MicroBatcher()
 
     async def start(self) -> None:
         """Load the live version, if there is one, and keep following it; never raises for a bad or missing one."""

@@ -25,7 +25,7 @@ class UnusableVersion(Exception):
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class ItemVocabulary:
     """Outside ids and titles by item row, bounded by the version's items; None where an item's id is no longer kept."""
 
     ids: list[str | None]
@@ -43,7 +43,7 @@ class LoadedModel:
 
     version: int
     ranker: Ranker
-    vocabulary: Vocabulary
+    vocabulary: ItemVocabulary
     user_keys: Keys  # (n_users,) ascending
     item_keys: Keys  # (n_items,) ascending
     user_degrees: NDArray[np.int32]  # (n_users,)
@@ -94,9 +94,9 @@ def load_model(store: ModelStore, database: Database, version: int) -> LoadedMod
     )
 
 
-def _vocabulary(database: Database, item_keys: Keys) -> Vocabulary:
+def _vocabulary(database: Database, item_keys: Keys) -> ItemVocabulary:
     found = database.query(lambda connection: repository.vocabulary(connection, item_keys))
-    return Vocabulary(
+    return ItemVocabulary(
         ids=[None if item is None else item.id for item in found],
         titles=[None if item is None else item.title for item in found],
         row_of_digest={item.digest: row for row, item in enumerate(found) if item is not None},

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from service.platform.ids import ItemId, PathItemId, PathUserId
 from service.recommendations.schemas import EXCLUDE_MAX, N_MAX
-from service.recommendations.service import Ask
+from service.recommendations.service import RecommendationOptions
 
 REMEMBERED = 512  # queries; most callers always send the same one or two
 REMEMBERED_BYTES = 64
@@ -53,7 +53,7 @@ def item_id_of(request: Request) -> str:
     return _id(_ITEM_ID, "item_id", request)
 
 
-def ask_of(request: Request) -> Ask:
+def ask_of(request: Request) -> RecommendationOptions:
     """What a query asks for; raises RequestValidationError."""
     query = cast(bytes, request.scope["query_string"])
     return _remembered(query) if len(query) <= REMEMBERED_BYTES else _ask(query)
@@ -77,9 +77,9 @@ def described(path_parameter: str, query: type[SimilarQuery]) -> dict[str, Any]:
     return {"parameters": [path, *queries, tag | {"description": "ETags of answers that the caller holds."}]}
 
 
-def _ask(query: bytes) -> Ask:
+def _ask(query: bytes) -> RecommendationOptions:
     read = _read(RecommendQuery, query)
-    return Ask(read.n, read.exclude_seen, tuple(read.exclude))
+    return RecommendationOptions(read.n, read.exclude_seen, tuple(read.exclude))
 
 
 _remembered = lru_cache(REMEMBERED)(_ask)

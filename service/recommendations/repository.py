@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import literal_column as sql
 
-from service.platform.prepared import Prepared
+from service.platform.prepared_statements import PreparedStatement
 from service.platform.tables import aliases, interactions, items, suppressions, users
 
 Keys = NDArray[np.int64]
@@ -82,7 +82,7 @@ _key_of_user = select(users.c.key).where(users.c.id == bindparam("user_id"))
 # The history comes as one text: a row for each item would cost four times as much as finding them.
 _joined_items = func.aggregate_strings(cast(interactions.c.item_key, Text), sql("','"))  # type: ignore[arg-type]
 
-_USER_READING = Prepared(
+_USER_READING = PreparedStatement(
     union_all(
         _live,
         select(_tag(_USER), users.c.key, _NO_TEXT, _NO_BYTES).where(users.c.id == bindparam("user_id")),
@@ -95,7 +95,7 @@ _USER_READING = Prepared(
         _withdrawn,
     )
 )
-_ITEM_READING = Prepared(union_all(_live, _withdrawn))
+_ITEM_READING = PreparedStatement(union_all(_live, _withdrawn))
 _ITEMS = select(items.c.key, items.c.id, items.c.digest, items.c.title).order_by(items.c.key)
 
 

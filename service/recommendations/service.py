@@ -16,10 +16,10 @@ from service.platform.dependencies import Services
 from service.platform.problem import NotFound
 from service.recommendations import repository
 from service.recommendations.live import LiveRanker
+from service.recommendations.micro_batching import MicroBatcher
 from service.recommendations.model import LoadedModel
 from service.recommendations.ranker import NO_ROW, Rows, Scores, top
 from service.recommendations.repository import UserReading
-from service.recommendations.together import Together
 
 CHUNK = 16  # users scored together in a call for many: the event loop is free again after about 3 ms
 _NO_ROWS: Rows = np.empty(0, np.int64)
@@ -34,7 +34,7 @@ class ItemUnknown(NotFound):
 
 
 @dataclass(frozen=True)
-class Ask:
+class RecommendationOptions:
     """What a caller wants: how many items, and which not. `exclude` holds outside item ids."""
 
     n: int = 20
@@ -43,7 +43,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Answer:
+class SerializedAnswer:
     """One answer as JSON bytes, and the version that gave it."""
 
     body: bytes
@@ -55,7 +55,7 @@ class Answer:
         return f'W/"v{self.version}-{hashlib.blake2b(self.body, digest_size=8).hexdigest()}"'
 
 
-Question = tuple[str, Ask]
+Question = tuple[str, RecommendationOptions]
 
 
 class _Person(NamedTuple):
@@ -71,34 +71,34 @@ class _Person(NamedTuple):
         return self.row != NO_ROW or len(self.seen) > 0
 
 
-async def recommend(services: Services, user_id: str, ask: Ask) -> Answer:
+async def recommend(services: Services, user_id: str, options: RecommendationOptions) -> SerializedAnswer:
     """Return the top items of one user; popular ones for a user of whom nothing is known, or nothing any more.
 
     Raises:
         ModelUnavailable: no version is loaded yet.
     """
-    together: Together[Question, Answer] = _live(services).together
-    return await together.ask((user_id, ask), partial(_answer_all, services))
+    micro_batcher: MicroBatcher[Question, SerializedAnswer] = _live(services).micro_batcher
+    return await micro_batcher.submit((user_id, options), partial(_answer_all, services))
 
 
-async def _answer_all(services: Services, questions: Sequence[Question]) -> list[Answer]:
+async def _answer_all(services: Services, questions: Sequence[Question]) -> list[SerializedAnswer]:
     readings = await services.database.run_read(partial(_read, services, [user_id for user_id, _ in questions]))
     model = await _live(services).follow(readings[-1].live)
     return _answers(services, model, questions, readings)
 
 
-async def recommend_many(services: Services, user_ids: Sequence[str], ask: Ask) -> bytes:
+async def recommend_many(services: Services, user_ids: Sequence[str], options: RecommendationOptions) -> bytes:
     """Return the answers of many users as one JSON document, in the order asked; each is what `recommend` gives."""
     bodies: list[bytes] = []
     for begin in range(0, len(user_ids), CHUNK):
         ids = user_ids[begin : begin + CHUNK]
-        answers = await _answer_all(services, [(user_id, ask) for user_id in ids])
+        answers = await _answer_all(services, [(user_id, options) for user_id in ids])
         bodies += [answer.body for answer in answers]
         await asyncio.sleep(0)  # others get their turn between two chunks
     return b'{"results":[' + b",".join(bodies) + b"]}"
 
 
-async def similar(services: Services, item_id: str, n: int) -> Answer:
+async def similar(services: Services, item_id: str, n: int) -> SerializedAnswer:
     """Return the items most like one item, by the cosine of their vectors.
 
     Raises:
@@ -115,7 +115,7 @@ async def similar(services: Services, item_id: str, n: int) -> Answer:
     scores[model.barred] = -np.inf
     scores[[row, *withdrawn]] = -np.inf
     head = {"item_id": item_id, "model_version": model.version}
-    return Answer(_body(head, model, scores, top(scores, n)), model.version)
+    return SerializedAnswer(_body(head, model, scores, top(scores, n)), model.version)
 
 
 def _read(services: Services, user_ids: Sequence[str], connection: Connection) -> list[UserReading]:
@@ -126,22 +126,22 @@ def _live(services: Services) -> LiveRanker:
     return cast(LiveRanker, services.live)
 
 
-def _excluded(services: Services, model: LoadedModel, ask: Ask) -> list[int]:
-    return model.vocabulary.rows(map(services.identity.item, ask.exclude)) if ask.exclude else []
+def _excluded(services: Services, model: LoadedModel, options: RecommendationOptions) -> list[int]:
+    return model.vocabulary.rows(map(services.identity.item, options.exclude)) if options.exclude else []
 
 
 def _answers(
     services: Services, model: LoadedModel, questions: Sequence[Question], readings: Sequence[UserReading]
-) -> list[Answer]:
+) -> list[SerializedAnswer]:
     people = [_person(model, reading) for reading in readings]
     known = [person for person in people if person.known]
     scored = iter(model.ranker.scores([p.row for p in known], [p.seen for p in known]) if known else ())
     answers = []
-    for (user_id, ask), person in zip(questions, people, strict=True):
+    for (user_id, options), person in zip(questions, people, strict=True):
         scores = next(scored) if person.known else model.popularity.copy()
-        rows = _choose(model, scores, person, _excluded(services, model, ask), ask)
+        rows = _choose(model, scores, person, _excluded(services, model, options), options)
         head = {"user_id": user_id, "model_version": model.version, "personalised": person.known}
-        answers.append(Answer(_body(head, model, scores, rows), model.version))
+        answers.append(SerializedAnswer(_body(head, model, scores, rows), model.version))
     if len(known) < len(people):
         metrics.recommend_unknown_users_total.inc(len(people) - len(known))
     return answers
@@ -164,19 +164,21 @@ def _person(model: LoadedModel, reading: UserReading) -> _Person:
     return _Person(row, seen, suppressed)
 
 
-def _choose(model: LoadedModel, scores: Scores, person: _Person, excluded: list[int], ask: Ask) -> Rows:
+def _choose(
+    model: LoadedModel, scores: Scores, person: _Person, excluded: list[int], options: RecommendationOptions
+) -> Rows:
     """Pick the top rows, after striking out in place what may not show; suppressed rows never do, whatever is asked."""
     scores[model.barred] = -np.inf
-    if ask.exclude_seen:
+    if options.exclude_seen:
         scores[person.seen] = -np.inf
     if excluded:
         scores[excluded] = -np.inf
     if not person.suppressed:
-        return top(scores, ask.n)
+        return top(scores, options.n)
     would_be = scores[list(set(person.suppressed))]
     scores[list(person.suppressed)] = -np.inf
-    rows = top(scores, ask.n)
-    last = scores[rows[-1]] if len(rows) == ask.n else -np.inf
+    rows = top(scores, options.n)
+    last = scores[rows[-1]] if len(rows) == options.n else -np.inf
     metrics.recommend_suppressed_filtered_total.inc(int(np.count_nonzero(would_be > last)))
     return rows
 

@@ -10,7 +10,7 @@ import torch
 from service.unlearning.amplification import fit_amplification, swap_graph
 from service.unlearning.calibration import Calibration
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState, zero_isolated
 
 
@@ -28,7 +28,7 @@ class NoForgetting(Unlearner):
     def prepare(self, state: TrainedState) -> None:
         """Nothing to prepare."""
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """The base's own embeddings and readout, and the graph that would remain."""
         return ForgetResult(state.e0, state.readout, state.graph.without(request.edges))
 
@@ -82,7 +82,7 @@ class GraphSwap(Unlearner):
         assert self._prepared is not None
         return self._prepared[1]
 
-    def forget(self, state: TrainedState, request: Request) -> SwapResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> SwapResult:
         """The readout of the swapped graph, amplified; an empty request gives the base, bit for bit."""
         factor = self.factor(state)
         started = time.perf_counter()

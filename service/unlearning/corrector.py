@@ -11,7 +11,7 @@ from service.unlearning.calibration import Calibration
 from service.unlearning.correction import least_disturbance
 from service.unlearning.expectation import Expectation, PairFeatures
 from service.unlearning.metric import ReadoutMetric
-from service.unlearning.request import Mode, Request
+from service.unlearning.request import Mode, UnlearningRequest
 from service.unlearning.state import TrainedState
 
 LEVEL_PAIRS = 4_096  # held-out pairs on which the general level of scores is watched
@@ -65,7 +65,9 @@ class Corrector:
         deep = forgotten - DISLIKE_DEPTH * self.calibration.spread
         return torch.maximum(deep, self.calibration.floors(self.state, edges)).minimum(forgotten)
 
-    def change(self, swapped: Tensor, remaining: InteractionGraph, request: Request, modes: tuple[Mode, ...]) -> Tensor:
+    def change(
+        self, swapped: Tensor, remaining: InteractionGraph, request: UnlearningRequest, modes: tuple[Mode, ...]
+    ) -> Tensor:
         """(n_nodes, d) what to add to the swapped readout so that the pairs of these modes meet their aims.
 
         Zero in every row that no such pair touches.

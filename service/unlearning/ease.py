@@ -10,7 +10,7 @@ from torch import Tensor
 
 from service.recommender.graph import InteractionGraph
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 
 MAX_ITEMS = 20_000
@@ -60,7 +60,7 @@ class Ease(Unlearner):
         """(n_nodes, n_items) float32: the model of all the base's interactions."""
         return ease_readout(state.graph, self._inverse(state))
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """The model of what remains."""
         inverse = self._inverse(state)
         started = time.perf_counter()

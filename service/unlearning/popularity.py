@@ -8,7 +8,7 @@ from torch import Tensor
 
 from service.recommender.graph import InteractionGraph
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 
 
@@ -30,7 +30,7 @@ class Popularity(Unlearner):
         """(n_nodes, 1) float32: 1 for users, degrees for items."""
         return _readout(state.graph, state.graph.item_degree)
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """The counts of what remains."""
         started = time.perf_counter()
         remaining = state.graph.without(request.edges)

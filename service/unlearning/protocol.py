@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from service.recommender.graph import InteractionGraph
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 
 
@@ -51,6 +51,6 @@ class Unlearner(Protocol):
         """
         return state.readout
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """The model without the request. Requests are cumulative: always from the base, never from a result."""
         ...

@@ -16,7 +16,7 @@ MODES: tuple[Mode, ...] = ("forget", "dislike")
 
 
 @dataclass(frozen=True)
-class Request:
+class UnlearningRequest:
     """Everything accepted for erasure since the base was trained.
 
     `forget`: as if it had never happened. `dislike`: the person also wants less of it. An interaction asked for in
@@ -31,7 +31,7 @@ class Request:
     held_out: Tensor
 
     @classmethod
-    def of(cls, state: TrainedState, forget: Tensor | None = None, dislike: Tensor | None = None) -> Request:
+    def of(cls, state: TrainedState, forget: Tensor | None = None, dislike: Tensor | None = None) -> UnlearningRequest:
         """A request from any (2, n) edges: those that the base never saw are passed over, repeats merged."""
         graph = state.graph
         none = graph.edges[:, :0]

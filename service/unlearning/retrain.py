@@ -11,7 +11,7 @@ from service.recommender.backbones import Backbone
 from service.recommender.graph import InteractionGraph
 from service.recommender.training import EpochReport, Training, TrainingConfig
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState, zero_isolated
 
 
@@ -54,7 +54,7 @@ class Retrain(Unlearner):
         assert self._prepared is not None
         return self._prepared[1]
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """The model that never saw the request."""
         started = time.perf_counter()
         remaining = state.graph.without(request.edges)

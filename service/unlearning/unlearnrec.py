@@ -20,7 +20,7 @@ from service.unlearning.idm import InfluenceDependencyMatrix
 from service.unlearning.losses import calibrated_loss, preserving_loss, unlearning_loss
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
 from service.unlearning.readout import unlearned_readout
-from service.unlearning.request import MODES, Mode, Request
+from service.unlearning.request import MODES, Mode, UnlearningRequest
 from service.unlearning.state import TrainedState, zero_isolated
 
 MAX_PRESERVED = 1_024
@@ -82,7 +82,7 @@ class UnlearnRec(Unlearner):
         assert self._prepared is not None
         return self._prepared[1]
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """The model without the request.
 
         An empty request gives the base itself, bit for bit (with the masked readout).
@@ -112,7 +112,7 @@ class UnlearnRec(Unlearner):
         other._prepared = self._prepared
         return other
 
-    def _shift(self, state: TrainedState, request: Request) -> Tensor | None:
+    def _shift(self, state: TrainedState, request: UnlearningRequest) -> Tensor | None:
         """The encoders' change of layer 0, (n_nodes, d), or None where there is none at all."""
         total = None
         for mode in MODES:
@@ -130,7 +130,7 @@ class UnlearnRec(Unlearner):
         return total
 
     def _correction(
-        self, state: TrainedState, request: Request, remaining: InteractionGraph
+        self, state: TrainedState, request: UnlearningRequest, remaining: InteractionGraph
     ) -> tuple[Tensor | None, Tensor | None]:
         """The correction for the modes whose encoder asks for one, and the swapped readout it starts from.
 
@@ -148,7 +148,7 @@ class UnlearnRec(Unlearner):
 
 
 def _fine_tune(
-    method: UnlearnRec, state: TrainedState, request: Request, start: ForgetResult, correction: Tensor | None
+    method: UnlearnRec, state: TrainedState, request: UnlearningRequest, start: ForgetResult, correction: Tensor | None
 ) -> ForgetResult:
     """k epochs over the remaining interactions: E0 moves, a new Adam, L_M + lambda_u L_u + lambda_p L_p.
 
@@ -194,7 +194,9 @@ def _first(batch: Triples, count: int) -> Triples:
 class _Objective:
     """lambda_u L_u over the whole request, the loss of each mode on its own interactions."""
 
-    def __init__(self, state: TrainedState, request: Request, remaining: InteractionGraph, method: UnlearnRec) -> None:
+    def __init__(
+        self, state: TrainedState, request: UnlearningRequest, remaining: InteractionGraph, method: UnlearnRec
+    ) -> None:
         self.weight, self.n_users = method.fine_tuning.unlearn_weight, state.graph.n_users
         # A pair with a reset end scores 0 whatever is learnt.
         self.dislike = request.dislike[:, remaining.keeps(request.dislike)].long()

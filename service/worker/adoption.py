@@ -30,7 +30,7 @@ from service.recommender.ranking import ranking_quality
 from service.recommender.training import TrainingConfig, TrainingResult
 from service.unlearning.ranks import auc
 from service.unlearning.state import TrainedState
-from service.worker.training import Base, Learnt, NothingToLearn, Recipe, publish_base
+from service.worker.training import BaseConfig, NothingToLearn, PublishedBase, UnpublishedBase, publish_base
 
 CERTAIN = 2.0  # standard errors by which learnt pairs must score above held-out ones
 
@@ -46,7 +46,7 @@ class MayKnowErased(Conflict):
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ExternalModel:
     """A model that was trained elsewhere.
 
     `held_out`: outside ids (user, item) of recorded pairs that it has not learnt. `without_erased`: whoever brings it
@@ -60,7 +60,7 @@ class Foreign:
 
 
 @dataclass(frozen=True)
-class Adopted:
+class AdoptionResult:
     """An adopted base, and what of the file and of the held-out pairs was passed over.
 
     `unused_users` and `unused_items`: rows of the file that nothing recorded needs. `unused_held_out`: pairs that are
@@ -68,7 +68,7 @@ class Adopted:
     scores above a held-out one; it lies above .5 in a model that has learnt something by heart.
     """
 
-    base: Base
+    base: PublishedBase
     unused_users: int
     unused_items: int
     unused_held_out: int
@@ -79,11 +79,11 @@ def adopt_base(
     database: Database,
     store: ModelStore,
     identity: Identity,
-    foreign: Foreign,
+    foreign: ExternalModel,
     *,
     go_live: bool = False,
     clock: Clock | None = None,
-) -> Adopted:
+) -> AdoptionResult:
     """Publish a base whose embeddings were trained elsewhere, on what is recorded here; `train_base` tells the rest.
 
     What is recorded, held-out pairs apart, counts as learnt. The held-out pairs show what a pair scores that the model
@@ -108,10 +108,12 @@ def adopt_base(
     certainty = _knows_what_it_learnt(state)
     seen = InteractionGraph(graph.n_users, graph.n_items, validation)
     quality = ranking_quality(state.readout, graph, seen)
-    recipe = Recipe(foreign.backbone, TrainingConfig(embedding_size=state.e0.shape[1]), None, foreign.vectors.sha256)
+    config = BaseConfig(
+        foreign.backbone, TrainingConfig(embedding_size=state.e0.shape[1]), None, foreign.vectors.sha256
+    )
     result = TrainingResult(state.e0, 0, 0, quality, time.perf_counter() - started, ())
-    base = publish_base(database, store, Learnt(data, state, recipe, result), go_live=go_live, clock=clock)
-    return Adopted(
+    base = publish_base(database, store, UnpublishedBase(data, state, config, result), go_live=go_live, clock=clock)
+    return AdoptionResult(
         base,
         len(foreign.vectors.users) - graph.n_users,
         len(foreign.vectors.items) - graph.n_items,

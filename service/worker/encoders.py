@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from model_store import Array, Manifest, ManifestFacts, ModelStore, VersionExists
 from service.audit import service as audit
-from service.audit.service import Entry
+from service.audit.service import AuditEvent
 from service.platform.clock import Clock, SystemClock
 from service.platform.database import Database
 from service.platform.gauges import package_version
@@ -33,7 +33,7 @@ class NoBase(Conflict):
 
 
 @dataclass(frozen=True)
-class Encoder:
+class PublishedEncoder:
     """An influence encoder that was published for a base."""
 
     number: int
@@ -45,12 +45,12 @@ def pretrain(
     database: Database,
     store: ModelStore,
     settings: Settings,
-    recipe: PretrainingConfig,
+    config: PretrainingConfig,
     progress: Callable[[PretrainingReport], None] | None = None,
     *,
     base: int | None = None,
     clock: Clock | None = None,
-) -> Encoder:
+) -> PublishedEncoder:
     """Pre-train an influence encoder for a base and use it from now on for erasures of its mode.
 
     What a shadow taught the base's encoder of the other mode serves this one, too: it is not trained twice.
@@ -59,7 +59,7 @@ def pretrain(
         database: which base is used, and where the encoder is put on record.
         store: where the base is and the encoder goes.
         settings: the number of threads.
-        recipe: mode, steps, weights.
+        config: mode, steps, weights.
         progress: told after each step.
         base: its version number; by default the one that versions come from now.
         clock: gives the instants on record.
@@ -71,20 +71,20 @@ def pretrain(
     use_threads(settings)
     loaded = load_base(store, number)
     training = _training_of(loaded.manifest)
-    taught = _taught(database, store, loaded, recipe.mode)
-    result = Pretraining(loaded.state, recipe, training, taught).run(progress)
-    return publish_encoder(database, store, number, recipe, result, clock=clock)
+    taught = _taught(database, store, loaded, config.mode)
+    result = Pretraining(loaded.state, config, training, taught).run(progress)
+    return publish_encoder(database, store, number, config, result, clock=clock)
 
 
 def publish_encoder(
     database: Database,
     store: ModelStore,
     base: int,
-    recipe: PretrainingConfig,
+    config: PretrainingConfig,
     result: PretrainingResult,
     *,
     clock: Clock | None = None,
-) -> Encoder:
+) -> PublishedEncoder:
     """Publish an encoder that was pre-trained for a base, and use it from now on, as `pretrain` does.
 
     Raises:
@@ -95,16 +95,16 @@ def publish_encoder(
         kind="encoder",
         dataset_hash=store.manifest("versions", base).facts.dataset_hash,
         code_version=package_version(),
-        seed=recipe.seed,
+        seed=config.seed,
         created_at=clock.now(),
         parent=base,
-        config={"mode": recipe.mode, "encoder": result.encoder.facts(), "pretraining": asdict(recipe)},
+        config={"mode": config.mode, "encoder": result.encoder.facts(), "pretraining": asdict(config)},
         metrics={"steps": result.steps, "judgement": asdict(result.judgement)},
     )
     files = {ENCODER: {name: tensor.numpy() for name, tensor in result.encoder.tensors().items()}}
     manifest = _publish_encoder(store, files, facts)
-    database.transact(lambda connection: _choose(connection, base, recipe.mode, manifest, clock))
-    return Encoder(manifest.number, base, result)
+    database.transact(lambda connection: _choose(connection, base, config.mode, manifest, clock))
+    return PublishedEncoder(manifest.number, base, result)
 
 
 def _taught(database: Database, store: ModelStore, base: LoadedBase, mode: Mode) -> Expectation | None:
@@ -131,7 +131,7 @@ def _choose(connection: Connection, base: int, mode: str, manifest: Manifest, cl
     page["encoders"] = {**(page.get("encoders") or {}), mode: manifest.number}
     lineage.set_manifest(connection, base, page)
     body = {"mode": mode, "encoder": manifest.number, "files": {n: f.sha256 for n, f in manifest.files.items()}}
-    audit.write(connection, audit.reserve(connection), [Entry("encoder.chosen", body, version=base)], clock.now())
+    audit.write(connection, audit.reserve(connection), [AuditEvent("encoder.chosen", body, version=base)], clock.now())
 
 
 def _publish_encoder(store: ModelStore, files: Mapping[str, Mapping[str, Array]], facts: ManifestFacts) -> Manifest:

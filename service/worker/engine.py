@@ -1,4 +1,4 @@
-"""The science, kept warm: one base on its device, with its encoders and its gate, for one demand after another."""
+"""The unlearning engine: one base kept on its device, with its encoders and its gate, for one batch after another."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from service.recommender.training import best_device
 from service.settings import Settings
 from service.unlearning.encoder import InfluenceEncoder, OutdatedEncoder
 from service.unlearning.protocol import ForgetResult
-from service.unlearning.request import Request
+from service.unlearning.request import Mode, UnlearningRequest
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import FineTuningConfig, UnlearnRec
-from service.worker.demand import Demand, Keys, Mode, Targets
+from service.worker.targets import Keys, TargetKeys, TargetsByMode
 
 log = structlog.get_logger()
 
@@ -37,14 +37,14 @@ class EncoderMissing(Exception):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A demand in rows of the base: everything since the base, and the batch's own part of it.
+class ResolvedBatch:
+    """A batch in rows of the base: everything since the base, and the batch's own part of it.
 
     `changes`: whether the batch adds anything that the base has learnt.
     """
 
-    request: Request
-    batch: Request
+    request: UnlearningRequest
+    batch: UnlearningRequest
     changes: bool
 
 
@@ -61,15 +61,15 @@ class Engine(Protocol):
         """The number of the encoder of each mode."""
         ...
 
-    def plan(self, settled: Demand, batch: Demand) -> Plan:
+    def resolve(self, settled: TargetsByMode, batch: TargetsByMode) -> ResolvedBatch:
         """Resolve keys to interactions that the base has learnt."""
         ...
 
-    def apply(self, plan: Plan, fine_tune_epochs: int) -> ForgetResult:
+    def apply(self, resolved: ResolvedBatch, fine_tune_epochs: int) -> ForgetResult:
         """The model without the request, always from the base."""
         ...
 
-    def gate(self, plan: Plan, result: ForgetResult) -> GateReport:
+    def gate(self, resolved: ResolvedBatch, result: ForgetResult) -> GateReport:
         """Whether the result may serve."""
         ...
 
@@ -128,30 +128,30 @@ class UnlearningEngine:
         self.method = UnlearnRec(learnt, fine_tuning=_fine_tuning(self._origin))
         self.method.prepare(self.state)
         self._gate = Gate(self.state, _thresholds(settings), self._origin.seed)
-        self._settled: tuple[Demand, Request] | None = None
+        self._settled: tuple[TargetsByMode, UnlearningRequest] | None = None
 
-    def plan(self, settled: Demand, batch: Demand) -> Plan:
+    def resolve(self, settled: TargetsByMode, batch: TargetsByMode) -> ResolvedBatch:
         """Resolve keys to interactions that the base has learnt; others are passed over."""
-        before, after = self._request(settled), self._resolve(settled + batch)
+        before, after = self._settled_request(settled), self._request(settled + batch)
         same = torch.equal(before.forget, after.forget) and torch.equal(before.dislike, after.dislike)
-        return Plan(after, self._resolve(batch), not same)
+        return ResolvedBatch(after, self._request(batch), not same)
 
-    def apply(self, plan: Plan, fine_tune_epochs: int) -> ForgetResult:
+    def apply(self, resolved: ResolvedBatch, fine_tune_epochs: int) -> ForgetResult:
         """The model without the request: the same request and epochs give the same bytes.
 
         Raises:
             EncoderMissing: there is no encoder for a mode that the request holds.
         """
         for mode in get_args(Mode):
-            if plan.request.of_mode(mode).shape[1] and mode not in self.method.encoders:
+            if resolved.request.of_mode(mode).shape[1] and mode not in self.method.encoders:
                 outdated = "; the one it has is of another version of Expunge" if mode in self.encoders else ""
                 msg = f"Base {self.base} has no influence encoder for mode {mode!r}{outdated}. Run `expunge pretrain`."
                 raise EncoderMissing(msg)
-        return self.method.with_epochs(fine_tune_epochs).forget(self.state, plan.request)
+        return self.method.with_epochs(fine_tune_epochs).forget(self.state, resolved.request)
 
-    def gate(self, plan: Plan, result: ForgetResult) -> GateReport:
+    def gate(self, resolved: ResolvedBatch, result: ForgetResult) -> GateReport:
         """Whether the result may serve: the batch judged for what it asked, the whole for what it cost."""
-        return self._gate.check(plan.batch, result, plan.request)
+        return self._gate.check(resolved.batch, result, resolved.request)
 
     def embeddings(self, result: ForgetResult) -> dict[str, Array]:
         """The tensors of embeddings.safetensors; rows without an interaction are zero."""
@@ -166,16 +166,16 @@ class UnlearningEngine:
             "device": self.state.e0.device.type,
         }
 
-    def _request(self, settled: Demand) -> Request:
+    def _settled_request(self, settled: TargetsByMode) -> UnlearningRequest:
         # What is settled changes only when a batch settles: it is resolved once, not for every try.
         if self._settled is None or self._settled[0] is not settled:
-            self._settled = (settled, self._resolve(settled))
+            self._settled = (settled, self._request(settled))
         return self._settled[1]
 
-    def _resolve(self, demand: Demand) -> Request:
-        return Request.of(self.state, *(self._edges(demand.of_mode(mode)) for mode in ("forget", "dislike")))
+    def _request(self, targets: TargetsByMode) -> UnlearningRequest:
+        return UnlearningRequest.of(self.state, *(self._edges(targets.of_mode(mode)) for mode in ("forget", "dislike")))
 
-    def _edges(self, targets: Targets) -> Tensor:
+    def _edges(self, targets: TargetKeys) -> Tensor:
         user_rows, users_known = _rows(self.user_keys, targets.pairs[0])
         item_rows, items_known = _rows(self.item_keys, targets.pairs[1])
         known = users_known & items_known
@@ -183,7 +183,7 @@ class UnlearningEngine:
         parts = [pairs.to(self.state.graph.device), *self._whole(targets)]
         return torch.cat([edges.int() for edges in parts], dim=1)
 
-    def _whole(self, targets: Targets) -> Iterator[Tensor]:
+    def _whole(self, targets: TargetKeys) -> Iterator[Tensor]:
         """Edges of whole users and items, held-out ones too; a look at every edge, so only where some are named."""
         graph, held_out = self.state.graph, self.state.validation
         for side, keys, wanted, learnt in (

@@ -15,7 +15,7 @@ from model_store import ModelStore, StoreError
 from service.platform import metrics
 from service.platform.clock import Clock
 from service.platform.database import Database
-from service.worker.repository import facts
+from service.worker.repository import invariant_queries
 
 OUTBOX_AGE = timedelta(seconds=60)
 
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Scene:
+class InvariantContext:
     """What a check looks at: one snapshot of SQL, the store, the present instant."""
 
     connection: Connection
@@ -31,12 +31,12 @@ class Scene:
     now: datetime
 
 
-class Invariant(Protocol):
+class InvariantCheck(Protocol):
     """A promise that can be looked up."""
 
     rule: str
 
-    def check(self, scene: Scene) -> int:
+    def check(self, context: InvariantContext) -> int:
         """How much breaks it now."""
         ...
 
@@ -46,9 +46,9 @@ class OutboxIsYoung:
 
     rule = "outbox_age"
 
-    def check(self, scene: Scene) -> int:
+    def check(self, context: InvariantContext) -> int:
         """Unpublished outbox rows that are older."""
-        return facts.unpublished_before(scene.connection, scene.now - OUTBOX_AGE)
+        return invariant_queries.unpublished_before(context.connection, context.now - OUTBOX_AGE)
 
 
 class LiveCoversForgotten:
@@ -56,9 +56,9 @@ class LiveCoversForgotten:
 
     rule = "live_covers_forgotten"
 
-    def check(self, scene: Scene) -> int:
+    def check(self, context: InvariantContext) -> int:
         """Forgotten erasures accepted after the point up to which the live version has forgotten everything."""
-        return facts.forgotten_beyond_live(scene.connection)
+        return invariant_queries.forgotten_beyond_live(context.connection)
 
 
 class ForgottenIsAudited:
@@ -66,9 +66,9 @@ class ForgottenIsAudited:
 
     rule = "forgotten_is_audited_once"
 
-    def check(self, scene: Scene) -> int:
+    def check(self, context: InvariantContext) -> int:
         """Forgotten erasures with no such entry or more than one."""
-        return facts.forgotten_not_audited_once(scene.connection)
+        return invariant_queries.forgotten_not_audited_once(context.connection)
 
 
 class ReadyIsOnDisk:
@@ -76,9 +76,9 @@ class ReadyIsOnDisk:
 
     rule = "version_on_disk_has_manifest"
 
-    def check(self, scene: Scene) -> int:
+    def check(self, context: InvariantContext) -> int:
         """Ready versions without a sound manifest."""
-        return sum(not _sound(scene.store, number) for number in facts.ready(scene.connection))
+        return sum(not _sound(context.store, number) for number in invariant_queries.ready(context.connection))
 
 
 class AliasFileAgrees:
@@ -86,16 +86,16 @@ class AliasFileAgrees:
 
     rule = "store_alias_agrees"
 
-    def check(self, scene: Scene) -> int:
+    def check(self, context: InvariantContext) -> int:
         """1 where it names another one."""
-        expected = facts.aliased(scene.connection)
+        expected = invariant_queries.aliased(context.connection)
         try:
-            return int(scene.store.alias("live") not in expected)
+            return int(context.store.alias("live") not in expected)
         except StoreError:
             return 1
 
 
-INVARIANTS: Sequence[Invariant] = (
+INVARIANTS: Sequence[InvariantCheck] = (
     OutboxIsYoung(),
     LiveCoversForgotten(),
     ForgottenIsAudited(),
@@ -108,8 +108,8 @@ def check_all(database: Database, store: ModelStore, clock: Clock) -> dict[str, 
     """How much breaks each promise now, counted in expunge_invariant_violations_total{rule}."""
 
     def unit(connection: Connection) -> dict[str, int]:
-        scene = Scene(connection, store, clock.now())
-        return {invariant.rule: invariant.check(scene) for invariant in INVARIANTS}
+        context = InvariantContext(connection, store, clock.now())
+        return {invariant.rule: invariant.check(context) for invariant in INVARIANTS}
 
     found = database.query(unit)
     for rule, violations in found.items():

@@ -35,7 +35,7 @@ class Fenced(Exception):
     """This worker no longer holds the lease; what it was about to settle is another's to do."""
 
 
-class Process(NamedTuple):
+class ProcessIdentity(NamedTuple):
     """A process of this machine that cannot be mistaken for another: pid, start time, and where both count."""
 
     boot: str
@@ -44,13 +44,13 @@ class Process(NamedTuple):
     started: str
 
     @classmethod
-    def current(cls) -> "Process":
+    def current(cls) -> "ProcessIdentity":
         """The calling process."""
         pid = str(os.getpid())
         return cls(_boot(), _namespace(), pid, _started(pid) or "0")
 
     @classmethod
-    def read(cls, text: str) -> "Process | None":
+    def read(cls, text: str) -> "ProcessIdentity | None":
         """The process that `str` wrote, or None where the text is something else."""
         parts = text.split("/")
         return cls(*parts) if len(parts) == len(cls._fields) else None
@@ -81,7 +81,7 @@ class Lease:
         self.epoch: int | None = None
         self.lost = threading.Event()
         self._database, self._clock, self._on_beat = database, clock, on_beat
-        self._holder = str(Process.current())
+        self._holder = str(ProcessIdentity.current())
         self._seen: tuple[LeaseRow, float] | None = None
         self._beating: threading.Thread | None = None
         self._finished = threading.Event()
@@ -145,7 +145,7 @@ class Lease:
     def _is_free(self, row: LeaseRow) -> bool:
         if not row.holder:
             return True
-        holder = Process.read(row.holder)
+        holder = ProcessIdentity.read(row.holder)
         if holder is not None and holder.is_dead():
             return True
         now = self._clock.monotonic()

@@ -26,7 +26,7 @@ GRACE_S = 1
 log = structlog.get_logger()
 
 
-class Answer(NamedTuple):
+class MonitorResponse(NamedTuple):
     """A response: status code, media type, body."""
 
     status: int
@@ -48,7 +48,7 @@ class Monitor:
 
     def __init__(self, worker: Worker, host: str, port: int) -> None:
         self._worker, self._listening = worker, listen(host, port)
-        self._scraper = Scraper(worker.parts.database, worker.parts.stream, worker.parts.clock)
+        self._scraper = Scraper(worker.dependencies.database, worker.dependencies.stream, worker.dependencies.clock)
         self.port = int(self._listening.getsockname()[1])
         """The port that it listens on."""
         routes = {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics}
@@ -69,25 +69,25 @@ class Monitor:
         self._listening.close()
         self._scraper.close()
 
-    def _livez(self) -> Answer:
-        return Answer(200, "application/json", orjson.dumps({"status": "ok"}))
+    def _livez(self) -> MonitorResponse:
+        return MonitorResponse(200, "application/json", orjson.dumps({"status": "ok"}))
 
-    def _readyz(self) -> Answer:
+    def _readyz(self) -> MonitorResponse:
         """Standing by is ready too: a standby is there to take over."""
         checks = {"database": self._database(), "redis": self._redis(), "unlearning": self._unlearning()}
         statuses = {check["status"] for check in checks.values()}
         if "failed" in statuses:
             body = {"checks": checks, **NotReady().body("readyz"), "status": "failed"}
-            return Answer(NotReady.status, MEDIA_TYPE, orjson.dumps(body))
+            return MonitorResponse(NotReady.status, MEDIA_TYPE, orjson.dumps(body))
         status = "degraded" if "degraded" in statuses else "ok"
-        return Answer(200, "application/json", orjson.dumps({"status": status, "checks": checks}))
+        return MonitorResponse(200, "application/json", orjson.dumps({"status": status, "checks": checks}))
 
-    def _metrics(self) -> Answer:
-        return Answer(200, CONTENT_TYPE_LATEST, self._scraper.render())
+    def _metrics(self) -> MonitorResponse:
+        return MonitorResponse(200, CONTENT_TYPE_LATEST, self._scraper.render())
 
     def _database(self) -> dict[str, str]:
         try:
-            revision = self._worker.parts.database.query(migrations.revision_of)
+            revision = self._worker.dependencies.database.query(migrations.revision_of)
         except Problem as problem:
             return {"status": "failed", "detail": problem.code}
         if revision is None or revision < migrations.head():
@@ -95,7 +95,7 @@ class Monitor:
         return {"status": "ok", "detail": f"migrated to {revision}"}
 
     def _redis(self) -> dict[str, str]:
-        stream = self._worker.parts.stream
+        stream = self._worker.dependencies.stream
         try:
             if stream is not None:
                 stream.ping()
@@ -105,15 +105,15 @@ class Monitor:
         return {"status": "degraded", "detail": "No Redis: the worker looks for work by itself."}
 
     def _unlearning(self) -> dict[str, str]:
-        standing = self._worker.standing
-        if standing.trouble is not None:
-            return {"status": "degraded", "detail": f"The latest round failed ({standing.trouble}); it is tried again."}
-        if not standing.lease:
+        status = self._worker.status
+        if status.trouble is not None:
+            return {"status": "degraded", "detail": f"The latest round failed ({status.trouble}); it is tried again."}
+        if not status.lease:
             return {"status": "ok", "detail": "stands by"}
-        return {"status": "ok", "detail": f"base {standing.base}" if standing.base else "no model yet"}
+        return {"status": "ok", "detail": f"base {status.base}" if status.base else "no model yet"}
 
 
-def _route(path: str, answer: Callable[[], Answer]) -> Route:
+def _route(path: str, answer: Callable[[], MonitorResponse]) -> Route:
     async def endpoint(_request: Request) -> Response:
         # In a thread: the database and the stream are asked, and may take their time.
         given = await asyncio.to_thread(answer)

@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Connection
 
 from model_store import Manifest, ManifestFacts, ModelStore, RequestFacts, StoreError
-from service.audit.service import Entry
+from service.audit.service import AuditEvent
 from service.erasures.problems import GateRefused, UnlearningCrashed, UnlearningFailed
 from service.evaluation.gate import GateReport
 from service.platform import metrics
@@ -26,21 +26,21 @@ from service.platform.logging import error_facts
 from service.platform.problem import Problem
 from service.settings import Settings
 from service.unlearning.protocol import ForgetResult
-from service.worker.demand import Demand, Ledger
-from service.worker.engine import EMBEDDINGS, EncoderMissing, Engine, Plan
+from service.worker.engine import EMBEDDINGS, EncoderMissing, Engine, ResolvedBatch
 from service.worker.lease import Fenced, Lease
 from service.worker.repository import journal, lineage, queue
-from service.worker.repository.lineage import Course
-from service.worker.repository.queue import Waiting
-from service.worker.settlement import Changed, Settlement, hold, settle
-from service.worker.stages import Stages
+from service.worker.repository.lineage import LineageState
+from service.worker.repository.queue import QueuedErasure
+from service.worker.settlement import BatchChanged, Settlement, hold, settle
+from service.worker.stages import StageTimer
+from service.worker.targets import ForgetSet, TargetsByMode
 
 GATE_REFUSED, UNLEARNING_FAILED, UNLEARNING_CRASHED = GateRefused.code, UnlearningFailed.code, UnlearningCrashed.code
 
 _FIRST_PAUSE_S = 0.05
 
 T = TypeVar("T")
-Batch = tuple[Waiting, ...]
+Batch = tuple[QueuedErasure, ...]
 log = structlog.get_logger()
 
 
@@ -52,12 +52,12 @@ class Unlearnable(Exception):
         self.code, self.facts = code, facts
 
 
-class Rebased(Exception):
+class BaseChanged(Exception):
     """Versions come from another base now."""
 
 
 @dataclass(frozen=True)
-class House:
+class PipelineDependencies:
     """What the pipeline stands on."""
 
     database: Database
@@ -81,13 +81,13 @@ class Candidate:
 
 
 @dataclass
-class Run:
+class BatchRun:
     """One batch under way; `version` is the number reserved for it, once it is."""
 
     id: int
     erasures: Batch
-    course: Course
-    stages: Stages
+    lineage_state: LineageState
+    stages: StageTimer
     version: int | None = None
 
     @property
@@ -100,14 +100,20 @@ class Pipeline:
     """Forgets batches with one engine, in the order of accepting.
 
     Args:
-        house: database, store, lease, clock, settings.
+        dependencies: database, store, lease, clock, settings.
         engine: of the base that versions come from now; None while there is no model at all.
-        ledger: what has been forgotten since that base.
+        forget_set: what has been forgotten since that base.
         pause: waits some seconds before a try is repeated; True where the worker is to stop.
     """
 
-    def __init__(self, house: House, engine: Engine | None, ledger: Ledger, pause: Callable[[float], object]) -> None:
-        self.house, self.engine, self.ledger, self._pause = house, engine, ledger, pause
+    def __init__(
+        self,
+        dependencies: PipelineDependencies,
+        engine: Engine | None,
+        forget_set: ForgetSet,
+        pause: Callable[[float], object],
+    ) -> None:
+        self.dependencies, self.engine, self.forget_set, self._pause = dependencies, engine, forget_set, pause
         self.remake = False
         """Whether the next batch makes a version even if it changes nothing: the live one is damaged."""
 
@@ -136,7 +142,7 @@ class Pipeline:
             part = parts.pop()
             try:
                 self._forget(part)
-            except Changed:
+            except BatchChanged:
                 parts.append(self._still_accepted(part))
             except Unlearnable as error:
                 refusals_left -= error.code == GATE_REFUSED
@@ -149,10 +155,12 @@ class Pipeline:
 
     def hold(self, part: Batch, error: Unlearnable) -> list[tuple[str, str]]:
         """Hold erasures back: they need attention, stay suppressed, and the version at hand goes on serving."""
-        reason = Entry("erasure.needs_attention", {"code": error.code, **error.facts})
-        run = self._claim(part, lineage.Course(None, None), Stages(self.house.clock, part))
-        self.house.database.transact(
-            lambda connection: hold(connection, self.house.lease, run.id, run.ids, reason, self.house.clock.now())
+        reason = AuditEvent("erasure.needs_attention", {"code": error.code, **error.facts})
+        run = self._claim(part, lineage.LineageState(None, None), StageTimer(self.dependencies.clock, part))
+        self.dependencies.database.transact(
+            lambda connection: hold(
+                connection, self.dependencies.lease, run.id, run.ids, reason, self.dependencies.clock.now()
+            )
         )
         metrics.worker_batches_total.labels("held").inc()
         log.error("batch.held", batch=run.id, erasures=run.ids, code=error.code)
@@ -160,7 +168,7 @@ class Pipeline:
 
     def _forget(self, part: Batch) -> None:
         """One batch; a lone one in which the unlearning fails is tried again a few times."""
-        tries = self.house.settings.max_attempts if len(part) == 1 else 1
+        tries = self.dependencies.settings.max_attempts if len(part) == 1 else 1
         for attempt in range(1, tries + 1):
             try:
                 return self._once(part)
@@ -172,24 +180,24 @@ class Pipeline:
 
     def _once(self, part: Batch) -> None:
         ids = [erasure.id for erasure in part]
-        course, demand = self.house.database.query(
-            lambda connection: (lineage.course(connection), Demand.of(queue.targets(connection, ids)))
+        lineage_state, targets = self.dependencies.database.query(
+            lambda connection: (lineage.read_state(connection), TargetsByMode.of(queue.targets(connection, ids)))
         )
-        if self.base != (None if course.base is None else course.base.version):
-            raise Rebased
-        stages = Stages(self.house.clock, part)
+        if self.base != (None if lineage_state.base is None else lineage_state.base.version):
+            raise BaseChanged
+        stages = StageTimer(self.dependencies.clock, part)
         with stages.timed("applied"):
-            plan = self._plan(course, demand)
-        run = self._claim(part, course, stages, applies=plan is not None)
+            resolved = self._resolve(lineage_state, targets)
+        run = self._claim(part, lineage_state, stages, applies=resolved is not None)
         try:
             fault_point("worker.after_claim")
-            candidate = None if plan is None else self._escalate(run, plan)
+            candidate = None if resolved is None else self._escalate(run, resolved)
             made = None if candidate is None else self._publish(run, candidate)
             self._settle(run, made)
         except BaseException as error:
             self._abandon(run, error)
             raise
-        self.ledger.extend(demand, run.ids, max((erasure.seq for erasure in part), default=0))
+        self.forget_set.extend(targets, run.ids, max((erasure.seq for erasure in part), default=0))
         self.remake = False
         run.stages.observe()
         metrics.unlearn_batch_size.observe(len(part))
@@ -197,44 +205,46 @@ class Pipeline:
         log.info("batch.settled", batch=run.id, erasures=len(part), version=run.version)
         fault_point("worker.after_settle")
 
-    def _plan(self, course: Course, demand: Demand) -> Plan | None:
+    def _resolve(self, lineage_state: LineageState, targets: TargetsByMode) -> ResolvedBatch | None:
         """What is to be applied; None where the model at hand never learnt any of it."""
         if self.engine is None:
             return None
-        plan = self.engine.plan(self.ledger.demand, demand)
-        return plan if plan.changes or (self._moves(course) and plan.request.n_edges) else None
+        resolved = self.engine.resolve(self.forget_set.targets, targets)
+        return resolved if resolved.changes or (self._moves(lineage_state) and resolved.request.n_edges) else None
 
-    def _claim(self, part: Batch, course: Course, stages: Stages, *, applies: bool = False) -> Run:
+    def _claim(
+        self, part: Batch, lineage_state: LineageState, stages: StageTimer, *, applies: bool = False
+    ) -> BatchRun:
         """Open the batch in the journal; where it `applies` something, the try is counted before it begins."""
-        epoch = self.house.lease.epoch
+        epoch = self.dependencies.lease.epoch
         if epoch is None:
             raise Fenced
 
         def unit(connection: Connection) -> int:
-            self.house.lease.confirm(connection)
+            self.dependencies.lease.confirm(connection)
             if applies:
                 queue.begin_attempt(connection, [erasure.id for erasure in part])
-            step, now = "apply" if applies else "settle", self.house.clock.now()
+            step, now = "apply" if applies else "settle", self.dependencies.clock.now()
             return journal.open_batch(connection, epoch=epoch, step=step, size=len(part), now=now)
 
-        return Run(self.house.database.transact(unit), part, course, stages)
+        return BatchRun(self.dependencies.database.transact(unit), part, lineage_state, stages)
 
-    def _moves(self, course: Course) -> bool:
+    def _moves(self, lineage_state: LineageState) -> bool:
         """Whether the live version comes from another base than the next ones, or is to be made again."""
-        return self.remake or course.live is None or course.live.base != self.base
+        return self.remake or lineage_state.live is None or lineage_state.live.base != self.base
 
-    def _escalate(self, run: Run, plan: Plan) -> Candidate:
+    def _escalate(self, run: BatchRun, resolved: ResolvedBatch) -> Candidate:
         """Encoder only, then 1, 2, ... epochs of fine-tuning, until the gate is satisfied."""
         engine = self.engine
         assert engine is not None
-        for epochs in range(self.house.settings.fine_tune_max_epochs + 1):
-            if not self.house.lease.held:
+        for epochs in range(self.dependencies.settings.fine_tune_max_epochs + 1):
+            if not self.dependencies.lease.held:
                 raise Fenced
             metrics.fine_tune_epochs_total.inc(epochs)
             with run.stages.timed("applied"):
-                result = _apply(engine, plan, epochs)
+                result = _apply(engine, resolved, epochs)
             with run.stages.timed("gated"):
-                report = engine.gate(plan, result)
+                report = engine.gate(resolved, result)
             _observe_gate(report)
             if report.passed:
                 fault_point("worker.after_gate")
@@ -243,10 +253,10 @@ class Pipeline:
         self._step(run, lambda connection: self._came_back(connection, run, "hold"))
         raise Unlearnable(GATE_REFUSED, {"figures": report.figures, "reasons": list(report.reasons)})
 
-    def _publish(self, run: Run, candidate: Candidate) -> Manifest:
+    def _publish(self, run: BatchRun, candidate: Candidate) -> Manifest:
         assert self.engine is not None
         with run.stages.timed("published"):
-            stored = max(self.house.store.numbers("versions"), default=0)
+            stored = max(self.dependencies.store.numbers("versions"), default=0)
 
             def unit(connection: Connection) -> int:
                 self._came_back(connection, run, "publish")
@@ -254,10 +264,12 @@ class Pipeline:
 
             number = run.version = self._step(run, unit)
             files = {EMBEDDINGS: self.engine.embeddings(candidate.result)}
-            self.house.store.publish("versions", number, files, self._facts(run, candidate), on_step=_fault_of_step)
-            return self.house.store.verify("versions", number)
+            self.dependencies.store.publish(
+                "versions", number, files, self._facts(run, candidate), on_step=_fault_of_step
+            )
+            return self.dependencies.store.verify("versions", number)
 
-    def _facts(self, run: Run, candidate: Candidate) -> ManifestFacts:
+    def _facts(self, run: BatchRun, candidate: Candidate) -> ManifestFacts:
         assert self.engine is not None
         facts, figures = self.engine.facts(), candidate.report.figures
         made = {"fine_tune_epochs": candidate.result.fine_tune_epochs, "device": facts["device"]}
@@ -266,78 +278,78 @@ class Pipeline:
             dataset_hash=facts["dataset_hash"],
             code_version=package_version(),
             seed=facts["seed"],
-            created_at=self.house.clock.now(),
+            created_at=self.dependencies.clock.now(),
             parent=self.engine.base,
             encoders=self.engine.encoders,
-            requests=RequestFacts.of([*self.ledger.ids, *run.ids]),
+            requests=RequestFacts.of([*self.forget_set.ids, *run.ids]),
             config={"backbone": facts["backbone"], **made},
             # What the version serves was judged by the gate, on held-out interactions that remain.
             metrics={name: figures[name] for name in ("recall_at_20", "ndcg_at_20") if name in figures},
             gate=candidate.gate,
         )
 
-    def _settle(self, run: Run, made: Manifest | None) -> None:
+    def _settle(self, run: BatchRun, made: Manifest | None) -> None:
         if made is not None:
             version: int | None = made.number
-        elif self._moves(run.course):
+        elif self._moves(run.lineage_state):
             version = self.base
         else:
-            version = None if run.course.live is None else run.course.live.version
-        started = self.house.clock.monotonic()
+            version = None if run.lineage_state.live is None else run.lineage_state.live.version
+        started = self.dependencies.clock.monotonic()
 
         def stages(erasure_id: str) -> Mapping[str, Any]:
-            run.stages.lap("settled", self.house.clock.monotonic() - started)
+            run.stages.lap("settled", self.dependencies.clock.monotonic() - started)
             return run.stages.of(erasure_id)
 
-        settlement = Settlement(run.id, run.erasures, run.course, version, made, stages, self._covered(run))
+        settlement = Settlement(run.id, run.erasures, run.lineage_state, version, made, stages, self._covered(run))
         fault_point("worker.before_settle")
-        self.house.database.transact(
-            lambda connection: settle(connection, self.house.lease, settlement, self.house.clock.now())
+        self.dependencies.database.transact(
+            lambda connection: settle(connection, self.dependencies.lease, settlement, self.dependencies.clock.now())
         )
 
-    def _covered(self, run: Run) -> int:
+    def _covered(self, run: BatchRun) -> int:
         """Everything accepted up to this seq is forgotten, or set aside, once the batch is settled."""
-        return max([self.ledger.seq, *(erasure.seq for erasure in run.erasures)])
+        return max([self.forget_set.seq, *(erasure.seq for erasure in run.erasures)])
 
-    def _came_back(self, connection: Connection, run: Run, step: str) -> None:
+    def _came_back(self, connection: Connection, run: BatchRun, step: str) -> None:
         """Journal the step after the unlearning one, whose tries are counted anew from here."""
         if not journal.enter(connection, run.id, step):
             raise Fenced
         queue.end_attempt(connection, run.ids)
 
-    def _step(self, run: Run, unit: Callable[[Connection], T]) -> T:
+    def _step(self, run: BatchRun, unit: Callable[[Connection], T]) -> T:
         def confirmed(connection: Connection) -> T:
-            self.house.lease.confirm(connection)
+            self.dependencies.lease.confirm(connection)
             return unit(connection)
 
-        return self.house.database.transact(confirmed)
+        return self.dependencies.database.transact(confirmed)
 
-    def _abandon(self, run: Run, error: BaseException) -> None:
+    def _abandon(self, run: BatchRun, error: BaseException) -> None:
         """Leave nothing of a batch that came to nothing; what cannot be cleaned now is the sweeper's."""
         outcome = _outcome(error)
         metrics.worker_batches_total.labels(outcome).inc()
 
         def unit(connection: Connection) -> bool:
             # Where the answer to a commit was lost the batch may have settled: SQL knows, and waits for it here.
-            journal.finish(connection, run.id, outcome, self.house.clock.now())
+            journal.finish(connection, run.id, outcome, self.dependencies.clock.now())
             return run.version is not None and lineage.version(connection, run.version) is None
 
         with contextlib.suppress(Problem, StoreError):
-            if self.house.database.transact(unit) and run.version is not None:
-                self.house.store.purge("versions", run.version)
+            if self.dependencies.database.transact(unit) and run.version is not None:
+                self.dependencies.store.purge("versions", run.version)
 
     def _still_accepted(self, part: Batch) -> Batch:
-        statuses = self.house.database.query(
+        statuses = self.dependencies.database.query(
             lambda connection: queue.statuses(connection, [erasure.id for erasure in part])
         )
         return tuple(erasure for erasure in part if statuses.get(erasure.id) == "accepted")
 
 
-def _apply(engine: Engine, plan: Plan, epochs: int) -> ForgetResult:
-    """One try of the science: whatever it raises is about the batch, not about the house."""
+def _apply(engine: Engine, resolved: ResolvedBatch, epochs: int) -> ForgetResult:
+    """One try of the science: whatever it raises is about the batch, not about the service around it."""
     fault_point("worker.during_apply")
     try:
-        result = engine.apply(plan, epochs)
+        result = engine.apply(resolved, epochs)
     except EncoderMissing:
         raise
     except Exception as error:
@@ -351,7 +363,7 @@ def _outcome(error: BaseException) -> str:
     match error:
         case Unlearnable():
             return "held" if error.code == GATE_REFUSED else "failed"
-        case Changed():
+        case BatchChanged():
             return "changed"
         case Fenced():
             return "fenced"

@@ -21,7 +21,7 @@ from service.platform.problem import Problem
 from service.platform.redis import ErasureStream, RedisUnavailable
 from service.settings import Settings, load_settings
 from service.worker.monitor import Monitor
-from service.worker.worker import Parts, Worker
+from service.worker.worker import Worker, WorkerDependencies
 
 SCHEMA_LOOK_S = 1.0
 # One name for every worker: only the holder of the lease reads, and names of dead processes would pile up.
@@ -60,13 +60,13 @@ def run_worker(settings: Settings, stop: threading.Event | None = None) -> int:
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[Parts]:
+def opened(settings: Settings) -> Iterator[WorkerDependencies]:
     """The parts of a worker with these settings; closed in the reverse order at the end."""
     with ExitStack() as stack:
         database = Database(settings.sql_url, pool_size=settings.pool_size)
         stack.callback(database.close)
         store = ModelStore(settings.store_root, key=load_identity(settings).derive("manifest"))
-        yield Parts(settings, database, store, _stream(settings, stack), SystemClock())
+        yield WorkerDependencies(settings, database, store, _stream(settings, stack), SystemClock())
 
 
 def main() -> int:

@@ -9,15 +9,15 @@ from sqlalchemy import Connection
 
 from model_store import Manifest
 from service.audit import service as audit
-from service.audit.service import Entry
+from service.audit.service import AuditEvent
 from service.models import service as models
 from service.worker.lease import Lease
 from service.worker.repository import journal, lineage, queue
-from service.worker.repository.lineage import Course
-from service.worker.repository.queue import Waiting
+from service.worker.repository.lineage import LineageState
+from service.worker.repository.queue import QueuedErasure
 
 
-class Changed(Exception):
+class BatchChanged(Exception):
     """While the batch ran, one of its erasures was cancelled or the models were moved: it is done anew."""
 
 
@@ -25,14 +25,14 @@ class Changed(Exception):
 class Settlement:
     """What a batch comes to.
 
-    `course`: where the models stood when the batch was claimed. `version`: the one that has forgotten all of it, None
-    where no model exists. `made`: its manifest where the batch made it. `stages`: gives an erasure's stages by its id.
-    `seq`: everything accepted up to it is forgotten, or set aside, once the batch is settled.
+    `lineage_state`: where the models stood when the batch was claimed. `version`: the one that has forgotten all of it,
+    None where no model exists. `made`: its manifest where the batch made it. `stages`: gives an erasure's stages by its
+    id. `seq`: everything accepted up to it is forgotten, or set aside, once the batch is settled.
     """
 
     batch_id: int
-    erasures: Sequence[Waiting]
-    course: Course
+    erasures: Sequence[QueuedErasure]
+    lineage_state: LineageState
     version: int | None
     made: Manifest | None
     stages: Callable[[str], Mapping[str, Any]]
@@ -41,7 +41,7 @@ class Settlement:
     @property
     def before(self) -> int | None:
         """The version that answered when the batch was claimed."""
-        return None if self.course.live is None else self.course.live.version
+        return None if self.lineage_state.live is None else self.lineage_state.live.version
 
 
 def settle(connection: Connection, lease: Lease, settlement: Settlement, now: datetime) -> None:
@@ -53,15 +53,15 @@ def settle(connection: Connection, lease: Lease, settlement: Settlement, now: da
     """
     audit.reserve(connection, 0)  # locked first by every transition, so that none waits for another in a circle
     lease.confirm(connection)
-    if _numbers(lineage.course(connection)) != _numbers(settlement.course):
-        raise Changed
+    if _numbers(lineage.read_state(connection)) != _numbers(settlement.lineage_state):
+        raise BatchChanged
     if not journal.finish(connection, settlement.batch_id, "settled", now):
-        raise Changed
+        raise BatchChanged
     if settlement.made is not None:
         models.register(connection, settlement.made, erasure_seq=settlement.seq, at=now)
     rows = [_row(settlement, erasure, now) for erasure in settlement.erasures]
     if queue.mark_forgotten(connection, rows) != len(rows):
-        raise Changed
+        raise BatchChanged
     queue.forget_interactions(connection, [erasure.id for erasure in settlement.erasures])
     if settlement.version is not None:
         lineage.cover(connection, settlement.version, settlement.seq)
@@ -71,7 +71,9 @@ def settle(connection: Connection, lease: Lease, settlement: Settlement, now: da
         audit.write(connection, first, [_entry(settlement, erasure) for erasure in settlement.erasures], now)
 
 
-def hold(connection: Connection, lease: Lease, batch_id: int, ids: Sequence[str], reason: Entry, now: datetime) -> None:
+def hold(
+    connection: Connection, lease: Lease, batch_id: int, ids: Sequence[str], reason: AuditEvent, now: datetime
+) -> None:
     """Hold erasures back: they stay suppressed, the old version serves, an operator must look.
 
     `reason` is the audit entry without its erasure id; its body has `code`.
@@ -83,7 +85,7 @@ def hold(connection: Connection, lease: Lease, batch_id: int, ids: Sequence[str]
     journal.finish(connection, batch_id, "held", now)
     if held:
         first = audit.reserve(connection, len(held))
-        audit.write(connection, first, [Entry(reason.event, reason.body, each) for each in held], now)
+        audit.write(connection, first, [AuditEvent(reason.event, reason.body, each) for each in held], now)
 
 
 def accept_again(connection: Connection, ids: Sequence[str], now: datetime) -> list[str]:
@@ -96,17 +98,19 @@ def accept_again(connection: Connection, ids: Sequence[str], now: datetime) -> l
     for erasure_id in ids:
         seq = audit.reserve(connection, 0)
         if queue.accept_again(connection, erasure_id, seq):
-            audit.write(connection, audit.reserve(connection), [Entry("erasure.accepted_again", {}, erasure_id)], now)
+            audit.write(
+                connection, audit.reserve(connection), [AuditEvent("erasure.accepted_again", {}, erasure_id)], now
+            )
             again.append(erasure_id)
     return again
 
 
-def _numbers(course: Course) -> tuple[int | None, int | None]:
-    live, base = course
+def _numbers(lineage_state: LineageState) -> tuple[int | None, int | None]:
+    live, base = lineage_state
     return None if live is None else live.version, None if base is None else base.version
 
 
-def _row(settlement: Settlement, erasure: Waiting, now: datetime) -> dict[str, Any]:
+def _row(settlement: Settlement, erasure: QueuedErasure, now: datetime) -> dict[str, Any]:
     return {
         "erasure": erasure.id,
         "at": now,
@@ -117,7 +121,7 @@ def _row(settlement: Settlement, erasure: Waiting, now: datetime) -> dict[str, A
     }
 
 
-def _entry(settlement: Settlement, erasure: Waiting) -> Entry:
+def _entry(settlement: Settlement, erasure: QueuedErasure) -> AuditEvent:
     gate = None if settlement.made is None else settlement.made.facts.gate
     body = {"mode": erasure.mode, "version_before": settlement.before, "gate": gate}
-    return Entry("erasure.forgotten", body, erasure.id, settlement.version)
+    return AuditEvent("erasure.forgotten", body, erasure.id, settlement.version)

@@ -6,20 +6,20 @@ from typing import Any
 
 from service.platform import metrics
 from service.platform.clock import Clock, rfc3339
-from service.worker.repository.queue import Waiting
+from service.worker.repository.queue import QueuedErasure
 
 # The label of expunge_erasure_duration_seconds for each stage of an erasure's record.
 LABELS = {"queued": "queue", "applied": "apply", "gated": "gate", "published": "publish", "settled": "settle"}
 
 
-class Stages:
+class StageTimer:
     """When each stage ended, and its duration in seconds by the monotonic clock.
 
     Only the time in the queue is a difference of two stored instants, since acceptance happened in another process,
     maybe on another machine; a clock that stepped back makes it 0, never negative.
     """
 
-    def __init__(self, clock: Clock, erasures: tuple[Waiting, ...]) -> None:
+    def __init__(self, clock: Clock, erasures: tuple[QueuedErasure, ...]) -> None:
         self._clock, self._seconds = clock, dict[str, float]()
         self._ended = dict[str, str]()
         now = clock.now()

@@ -33,7 +33,7 @@ from service.worker.engine import (
     embedding_tensors,
 )
 from service.worker.repository import journal, lineage
-from service.worker.shelf import TRAINING
+from service.worker.retention import TRAINING
 
 EPOCH_OF_TRAINERS = 0  # batches of workers have epochs from 1
 VALIDATION_PAIRS = 3_000  # enough for a stable NDCG and for the quantiles of the calibration
@@ -56,7 +56,7 @@ class TrainingOvertaken(Conflict):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BaseConfig:
     """How a base is trained."""
 
     backbone: Backbone = field(default_factory=LightGCN)
@@ -75,7 +75,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Base:
+class PublishedBase:
     """A base that was published; `live` where it answers already, else the worker moves there by itself."""
 
     version: int
@@ -88,12 +88,12 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Learnt:
+class UnpublishedBase:
     """A base that is not published yet: what it learnt from, in rows of the snapshot, what it learnt, and how."""
 
     data: Snapshot
     state: TrainedState
-    recipe: Recipe
+    config: BaseConfig
     result: TrainingResult
 
 
@@ -101,12 +101,12 @@ def train_base(
     database: Database,
     store: ModelStore,
     settings: Settings,
-    recipe: Recipe,
+    config: BaseConfig,
     progress: Callable[[EpochReport], None] | None = None,
     *,
     go_live: bool = False,
     clock: Clock | None = None,
-) -> Base:
+) -> PublishedBase:
     """Train a base from scratch on everything recorded and not suppressed, and publish it.
 
     The first base goes live at once. A later one is only published, unless `go_live`: then the worker moves to it as
@@ -117,7 +117,7 @@ def train_base(
         database: where the interactions are.
         store: where the base goes.
         settings: its checkpoint lies under `settings.home`, so that an interrupted training is taken up again.
-        recipe: backbone, training, validation share.
+        config: backbone, training, validation share.
         progress: told after each epoch.
         go_live: whether a base that is not the first is to be used.
         clock: gives the instants on record.
@@ -128,38 +128,38 @@ def train_base(
     """
     with database.read() as connection:
         data = snapshot(connection)
-    graph, validation = _split(data, recipe)
-    result = _train(settings, data, graph, validation, recipe, progress)
-    state = TrainedState(graph, validation, result.e0.cpu(), recipe.backbone)
-    base = publish_base(database, store, Learnt(data, state, recipe, result), go_live=go_live, clock=clock)
+    graph, validation = _split(data, config)
+    result = _train(settings, data, graph, validation, config, progress)
+    state = TrainedState(graph, validation, result.e0.cpu(), config.backbone)
+    base = publish_base(database, store, UnpublishedBase(data, state, config, result), go_live=go_live, clock=clock)
     _checkpoint(settings, data).unlink(missing_ok=True)
     return base
 
 
 def publish_base(
-    database: Database, store: ModelStore, learnt: Learnt, *, go_live: bool = False, clock: Clock | None = None
-) -> Base:
+    database: Database, store: ModelStore, learnt: UnpublishedBase, *, go_live: bool = False, clock: Clock | None = None
+) -> PublishedBase:
     """Publish a base that was trained, and put it on record, as `train_base` does.
 
     Raises:
         TrainingOvertaken: another training was published at the same time.
     """
     clock = clock or SystemClock()
-    data, state, recipe, result = learnt.data, learnt.state, learnt.recipe, learnt.result
+    data, state, config, result = learnt.data, learnt.state, learnt.config, learnt.result
     files = {BASE: _arrays(state), EMBEDDINGS: _embeddings(state, data)}
-    manifest = _publish_base(database, store, files, _base_facts(data, recipe, result, clock), clock)
+    manifest = _publish_base(database, store, files, _base_facts(data, config, result, clock), clock)
     live = database.transact(lambda connection: _register(connection, manifest, data.seq, go_live, clock))
     if live:
         store.set_alias(lineage.LIVE, manifest.number)
     facts = state.facts()
     sizes = {name: facts[name] for name in ("n_users", "n_items", "n_edges", "n_validation")}
-    return Base(manifest.number, live, result, **sizes)
+    return PublishedBase(manifest.number, live, result, **sizes)
 
 
-def _split(data: Snapshot, recipe: Recipe) -> tuple[InteractionGraph, torch.Tensor]:
+def _split(data: Snapshot, config: BaseConfig) -> tuple[InteractionGraph, torch.Tensor]:
     n_users, n_items = len(data.user_keys), len(data.item_keys)
     graph = InteractionGraph(n_users, n_items, torch.from_numpy(data.edges.reshape(2, -1)))
-    graph, validation = split_validation(graph, recipe.share_of(graph.n_edges), recipe.training.seed)
+    graph, validation = split_validation(graph, config.share_of(graph.n_edges), config.training.seed)
     if n_users < 2 or n_items < 2 or not validation.shape[1]:
         raise NothingToLearn
     return graph, validation
@@ -170,18 +170,18 @@ def _train(
     data: Snapshot,
     graph: InteractionGraph,
     validation: torch.Tensor,
-    recipe: Recipe,
+    config: BaseConfig,
     progress: Callable[[EpochReport], None] | None,
 ) -> TrainingResult:
     use_threads(settings)
     checkpoint = _checkpoint(settings, data)
     checkpoint.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    run = Training(recipe.backbone, graph, validation, recipe.training)
+    run = Training(config.backbone, graph, validation, config.training)
     try:
         return run.run(progress, checkpoint)
     except ValueError:  # a checkpoint of other settings: it is of no use to this training
         checkpoint.unlink(missing_ok=True)
-        return Training(recipe.backbone, graph, validation, recipe.training).run(progress, checkpoint)
+        return Training(config.backbone, graph, validation, config.training).run(progress, checkpoint)
 
 
 def _publish_base(
@@ -220,20 +220,20 @@ def _register(connection: Connection, manifest: Manifest, seq: int, go_live: boo
     return True
 
 
-def _base_facts(data: Snapshot, recipe: Recipe, result: TrainingResult, clock: Clock) -> ManifestFacts:
-    config: dict[str, Any] = {"backbone": recipe.backbone.config(), "snapshot_seq": data.seq}
-    if recipe.adopted is None:
-        config |= {"training": asdict(recipe.training), "validation_share": recipe.share_of(data.edges.size // 2)}
+def _base_facts(data: Snapshot, config: BaseConfig, result: TrainingResult, clock: Clock) -> ManifestFacts:
+    facts: dict[str, Any] = {"backbone": config.backbone.config(), "snapshot_seq": data.seq}
+    if config.adopted is None:
+        facts |= {"training": asdict(config.training), "validation_share": config.share_of(data.edges.size // 2)}
     else:
-        config["adopted"] = recipe.adopted
+        facts["adopted"] = config.adopted
     metrics = _quality(result.validation) | {"epochs": result.epochs, "best_epoch": result.best_epoch}
     return ManifestFacts(
         kind="base",
         dataset_hash=dataset_hash(data),
         code_version=package_version(),
-        seed=recipe.training.seed,
+        seed=config.training.seed,
         created_at=clock.now(),
-        config=config,
+        config=facts,
         metrics=metrics,
     )
 

@@ -1,4 +1,4 @@
-"""The worker's life: stand by, take the lease, put the house in order, then batch after batch until told to stop."""
+"""The worker's life: stand by, take the lease, put the store in order, then batch after batch until told to stop."""
 
 import contextlib
 import threading
@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import Connection
 
 from model_store import ModelStore
-from service.erasures.relay import Relay
+from service.erasures.relay import OutboxRelay
 from service.platform import metrics
 from service.platform.clock import Clock
 from service.platform.database import Database
@@ -20,23 +20,23 @@ from service.platform.redis import ErasureStream
 from service.settings import Settings
 from service.worker import invariants
 from service.worker.batcher import Batcher
-from service.worker.demand import Demand, Ledger
 from service.worker.engine import Engine, UnlearningEngine
 from service.worker.lease import Fenced, Lease
 from service.worker.pipeline import (
     GATE_REFUSED,
     UNLEARNING_CRASHED,
     UNLEARNING_FAILED,
+    BaseChanged,
     Batch,
-    House,
     Pipeline,
-    Rebased,
+    PipelineDependencies,
     Unlearnable,
 )
 from service.worker.repository import lineage, queue
-from service.worker.repository.lineage import Course, VersionRow
+from service.worker.repository.lineage import LineageState, LineageVersion
+from service.worker.retention import Retention
 from service.worker.settlement import accept_again
-from service.worker.shelf import Shelf
+from service.worker.targets import ForgetSet, TargetsByMode
 
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 10.0
@@ -48,7 +48,7 @@ EngineOf = Callable[[ModelStore, int, dict[str, int], Settings], Engine]
 
 
 @dataclass
-class Standing:
+class WorkerStatus:
     """How the worker is doing, for its health endpoints; written by the worker, read by others."""
 
     lease: bool = False
@@ -58,7 +58,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Parts:
+class WorkerDependencies:
     """What a worker is made of; the caller opens and closes them."""
 
     settings: Settings
@@ -72,20 +72,26 @@ class Worker:
     """Turns accepted erasures into forgotten ones. One works at a time, however many run; the others stand by.
 
     Args:
-        parts: settings, database, store, stream, clock.
+        dependencies: settings, database, store, stream, clock.
         stop: ends the work when set, after the batch at hand.
         engine_of: makes the engine of a base; the real one but in tests.
     """
 
-    def __init__(self, parts: Parts, stop: threading.Event, engine_of: EngineOf = UnlearningEngine) -> None:
-        settings = parts.settings
-        self.parts, self.stop, self.standing = parts, stop, Standing()
+    def __init__(
+        self, dependencies: WorkerDependencies, stop: threading.Event, engine_of: EngineOf = UnlearningEngine
+    ) -> None:
+        settings = dependencies.settings
+        self.dependencies, self.stop, self.status = dependencies, stop, WorkerStatus()
         self.batcher = Batcher(
-            parts.stream, parts.clock, batch_max=settings.batch_max, window_ms=settings.batch_window_ms
+            dependencies.stream, dependencies.clock, batch_max=settings.batch_max, window_ms=settings.batch_window_ms
         )
-        self.lease = Lease(parts.database, seconds=settings.lease_seconds, clock=parts.clock, on_beat=self.batcher.keep)
-        self.shelf = Shelf(parts.database, parts.store, self.lease, parts.clock, settings.keep_versions)
-        self.relay = Relay(parts.database, parts.stream, clock=parts.clock)
+        self.lease = Lease(
+            dependencies.database, seconds=settings.lease_seconds, clock=dependencies.clock, on_beat=self.batcher.keep
+        )
+        self.retention = Retention(
+            dependencies.database, dependencies.store, self.lease, dependencies.clock, settings.keep_versions
+        )
+        self.relay = OutboxRelay(dependencies.database, dependencies.stream, clock=dependencies.clock)
         self._engine_of = engine_of
         self._pipeline: Pipeline | None = None
         self._engine: Engine | None = None
@@ -98,9 +104,9 @@ class Worker:
         """Work until `stop` is set; the batch at hand is finished first."""
         try:
             while not self.stop.is_set() and self.lease.acquire(self.stop):
-                self.standing.lease = True
+                self.status.lease = True
                 self._hold_lease()
-                self.standing.lease = False
+                self.status.lease = False
         finally:
             self.lease.release()
 
@@ -111,11 +117,11 @@ class Worker:
             return
         while self.lease.held and not self.stop.is_set():
             self._guarded(self._round)
-            self.standing.rounds += 1
+            self.status.rounds += 1
 
     def _recover(self) -> None:
-        self.shelf.recover()
-        self._damaged = self.shelf.live_is_damaged()
+        self.retention.recover()
+        self._damaged = self.retention.live_is_damaged()
         with contextlib.suppress(Problem):
             # Only the holder of the lease reads: whatever was delivered and not acknowledged was an earlier one's.
             self.batcher.reclaim(0)
@@ -125,32 +131,32 @@ class Worker:
         self.batcher.gather(self.stop)
         batch = self._next_batch()
         pipeline = self._prepared()
-        if batch and batch[0].attempts >= self.parts.settings.max_attempts:
+        if batch and batch[0].attempts >= self.dependencies.settings.max_attempts:
             crashed = Unlearnable(UNLEARNING_CRASHED, {"attempts": batch[0].attempts})
             self.batcher.dead_letter(pipeline.hold(batch[:1], crashed))
         elif batch or self._damaged or self._rebasing(pipeline):
             self._forget(pipeline, batch)
-        self.batcher.acknowledge(self.parts.database)
+        self.batcher.acknowledge(self.dependencies.database)
 
     def _forget(self, pipeline: Pipeline, batch: Batch) -> None:
         rebasing = self._rebasing(pipeline)
         pipeline.remake = self._damaged
         self.batcher.dead_letter(pipeline.run(batch))
         self._damaged = False
-        self.shelf.align()
+        self.retention.align()
         fault_point("worker.after_alias")
         if rebasing:
             # A base that was trained meanwhile never learnt what was held back: there is nothing left to forget.
-            self.parts.database.transact(self._accept_held_again)
+            self.dependencies.database.transact(self._accept_held_again)
 
     def _accept_held_again(self, connection: Connection) -> None:
         held = queue.held(connection, (GATE_REFUSED, UNLEARNING_FAILED, UNLEARNING_CRASHED))
-        accept_again(connection, held, self.parts.clock.now())
+        accept_again(connection, held, self.dependencies.clock.now())
 
     def _next_batch(self) -> Batch:
         """The oldest accepted erasures. What died in the unlearning step comes back in ever smaller batches."""
-        settings = self.parts.settings
-        waiting = self.parts.database.query(lambda connection: queue.waiting(connection, settings.batch_max))
+        settings = self.dependencies.settings
+        waiting = self.dependencies.database.query(lambda connection: queue.waiting(connection, settings.batch_max))
         if not waiting or not waiting[0].attempts:
             return tuple(waiting)
         alone = waiting[0].attempts >= settings.max_attempts - 1
@@ -159,36 +165,44 @@ class Worker:
 
     def _prepared(self) -> Pipeline:
         """The pipeline of the base that versions come from now; made anew where that changed, or after a failure."""
-        course = self.parts.database.query(lineage.course)
-        wanted = None if course.base is None else (course.base.version, _encoders(course.base))
+        lineage_state = self.dependencies.database.query(lineage.read_state)
+        wanted = None if lineage_state.base is None else (lineage_state.base.version, _encoders(lineage_state.base))
         at_hand = None if self._engine is None else (self._engine.base, dict(self._engine.encoders))
         if wanted != at_hand:
             self._pipeline, self._engine = None, None
             if wanted is not None:
                 log.info("engine.loading", base=wanted[0])
-                self._engine = self._engine_of(self.parts.store, *wanted, self.parts.settings)
+                self._engine = self._engine_of(self.dependencies.store, *wanted, self.dependencies.settings)
         if self._pipeline is None:
-            house = House(self.parts.database, self.parts.store, self.lease, self.parts.clock, self.parts.settings)
-            self._pipeline = Pipeline(house, self._engine, self._ledger(course), self.stop.wait)
-        self.standing.base = None if self._engine is None else self._engine.base
+            dependencies = PipelineDependencies(
+                self.dependencies.database,
+                self.dependencies.store,
+                self.lease,
+                self.dependencies.clock,
+                self.dependencies.settings,
+            )
+            self._pipeline = Pipeline(dependencies, self._engine, self._forget_set(lineage_state), self.stop.wait)
+        self.status.base = None if self._engine is None else self._engine.base
         return self._pipeline
 
-    def _ledger(self, course: Course) -> Ledger:
-        after = 0 if course.base is None else snapshot_seq(course.base)
+    def _forget_set(self, lineage_state: LineageState) -> ForgetSet:
+        after = 0 if lineage_state.base is None else snapshot_seq(lineage_state.base)
 
-        def unit(connection: Connection) -> Ledger:
+        def unit(connection: Connection) -> ForgetSet:
             done = queue.forgotten(connection, after)
-            demand = Demand.of(queue.forgotten_targets(connection, after))
-            return Ledger(demand, [each for each, _ in done], max([after, *(seq for _, seq in done)]))
+            targets = TargetsByMode.of(queue.forgotten_targets(connection, after))
+            return ForgetSet(targets, [each for each, _ in done], max([after, *(seq for _, seq in done)]))
 
-        return self.parts.database.query(unit)
+        return self.dependencies.database.query(unit)
 
     def _rebasing(self, pipeline: Pipeline) -> bool:
-        course = self.parts.database.query(lineage.course)
-        return course.base is not None and (course.live is None or course.live.base != pipeline.base)
+        lineage_state = self.dependencies.database.query(lineage.read_state)
+        return lineage_state.base is not None and (
+            lineage_state.live is None or lineage_state.live.base != pipeline.base
+        )
 
     def _sweep_if_due(self) -> None:
-        settings, now = self.parts.settings, self.parts.clock.monotonic()
+        settings, now = self.dependencies.settings, self.dependencies.clock.monotonic()
         if self._swept_at is not None and now - self._swept_at < settings.sweep_seconds:
             return
         self._swept_at = now
@@ -196,12 +210,12 @@ class Worker:
             self.relay.publish_pending()
             self.relay.sweep(2 * settings.sweep_seconds)
             self.batcher.reclaim(settings.lease_seconds)
-        self.shelf.clean()
-        self.shelf.align()
+        self.retention.clean()
+        self.retention.align()
         if self._checked_at is None or now - self._checked_at >= CHECK_SECONDS:
             self._checked_at = now
-            self._damaged = self.shelf.live_is_damaged()
-            invariants.check_all(self.parts.database, self.parts.store, self.parts.clock)
+            self._damaged = self.retention.live_is_damaged()
+            invariants.check_all(self.dependencies.database, self.dependencies.store, self.dependencies.clock)
 
     def _guarded(self, step: Callable[[], None]) -> bool:
         """Run a step; what fails is tried again after a pause that grows, what was fenced waits for the lease."""
@@ -210,29 +224,29 @@ class Worker:
         except Fenced:
             self.lease.lost.set()
             log.warning("worker.fenced")
-        except Rebased:
+        except BaseChanged:
             self._pipeline = None
         except Exception as error:  # the worker outlives every failure: without it nothing is forgotten
             self._fail(error)
         else:
-            self._failures, self.standing.trouble = 0, None
+            self._failures, self.status.trouble = 0, None
             return True
         return False
 
     def _fail(self, error: Exception) -> None:
         # Whatever was half done is in SQL or nowhere: the next round starts from there.
         self._pipeline, self._failures = None, self._failures + 1
-        self.standing.trouble = type(error).__name__
+        self.status.trouble = type(error).__name__
         metrics.worker_batches_total.labels("retried").inc()
         log.error("worker.round_failed", failures=self._failures, **error_facts(error))
         self.stop.wait(min(RETRY_FIRST_S * 2**self._failures, RETRY_MAX_S))
 
 
-def snapshot_seq(base: VersionRow) -> int:
+def snapshot_seq(base: LineageVersion) -> int:
     """The seq of the last erasure that the base's training data took account of."""
     config = base.manifest.get("config") or {}
     return int(config.get("snapshot_seq", base.erasure_seq))
 
 
-def _encoders(base: VersionRow) -> dict[str, int]:
+def _encoders(base: LineageVersion) -> dict[str, int]:
     return {mode: int(number) for mode, number in (base.manifest.get("encoders") or {}).items()}

@@ -19,10 +19,10 @@ import httpx
 import pytest
 
 from service.cli import main
-from service.interactions.generated import Plan, generate_dataset
+from service.interactions.generated import GeneratorConfig, generate_dataset
 from service.recommender.dataset import Dataset
 
-SMALL = Plan(n_users=80, n_items=120, n_communities=4, mean_degree=20.0)
+SMALL = GeneratorConfig(n_users=80, n_items=120, n_communities=4, mean_degree=20.0)
 WAIT_S = 150.0
 SERVING = {"EXPUNGE_METRICS_PORT": "0", "EXPUNGE_LOG_LEVEL": "warning", "EXPUNGE_TORCH_THREADS": "1"}
 

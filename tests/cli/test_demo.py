@@ -14,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from service.cli.demo.choice import choose
-from service.cli.demo.show import Show
-from service.cli.demo.stage import Plan, RunningService, left_aside, stage_home
-from service.cli.demo.story import PRETRAINING, TRAINING, Story
+from service.cli.demo.environment import DemoOptions, RunningService, demo_home, left_aside
+from service.cli.demo.printing import DemoPrinter
+from service.cli.demo.run import PRETRAINING, TRAINING, DemoRun
 from service.cli.failures import Refusal
 from tests.cli.conftest import WAIT_S, Run
 
@@ -53,7 +53,7 @@ def test_the_story_is_told_and_measured(
     monkeypatch.setenv("EXPUNGE_TORCH_THREADS", "1")
     file = tmp_path / "demo.json"
 
-    Story(Plan(data=small_folder, json_file=file), QUICK_TRAINING, QUICK_PRETRAINING).tell()
+    DemoRun(DemoOptions(data=small_folder, json_file=file), QUICK_TRAINING, QUICK_PRETRAINING).tell()
 
     told, document = capsys.readouterr().out, json.loads(file.read_text())
     for act in ("1. Data", "2. A recommender", "3. The service", "4. Ten", "5. User", "6. Forgotten", "7. Is it gone"):
@@ -88,7 +88,7 @@ def test_a_home_in_use_is_left_alone(run: Run) -> None:
 
 def test_a_temporary_home_is_gone_at_the_end() -> None:
     """Unless it is to be kept, nothing stays behind."""
-    with stage_home(Plan()) as folder:
+    with demo_home(DemoOptions()) as folder:
         assert folder.is_dir()
 
     assert not folder.exists()
@@ -147,14 +147,14 @@ def test_the_choice_makes_do_with_few_interactions() -> None:
 )
 def test_moves_are_arrows(before: int | None, now: int, text: str) -> None:
     """One glance tells what the erasure did to the list."""
-    show = Show(Console(file=io.TextIOWrapper(io.BytesIO(), encoding="utf-8")))
+    show = DemoPrinter(Console(file=io.TextIOWrapper(io.BytesIO(), encoding="utf-8")))
 
     assert show.move(before, now).plain == text
 
 
 def test_moves_are_plain_where_the_terminal_is() -> None:
     """An ASCII terminal gets signs that it has."""
-    show = Show(Console(file=io.TextIOWrapper(io.BytesIO(), encoding="ascii")))
+    show = DemoPrinter(Console(file=io.TextIOWrapper(io.BytesIO(), encoding="ascii")))
 
     assert show.move(4, 1).plain == "+3"
     assert show.move(1, 4).plain == "-3"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.cli.erase import Targets, read_targets
+from service.cli.erase import RequestedTargets, read_targets
 from service.cli.failures import Refusal
 from tests.cli.conftest import WAIT_S, Run, Serving
 
@@ -15,18 +15,18 @@ def test_targets_are_read_from_csv(tmp_path: Path) -> None:
     """Both ids name an interaction, one alone a whole user or item; quoting and order of columns do not matter."""
     file = tmp_path / "targets.csv"
     file.write_text('note,item_id,user_id\nx,"a,b",u 1\n,,u2\n\n,i3,\n')
-    targets = Targets()
+    targets = RequestedTargets()
 
     read_targets(file, targets)
 
-    assert targets == Targets([("u 1", "a,b")], ["u2"], ["i3"])
+    assert targets == RequestedTargets([("u 1", "a,b")], ["u2"], ["i3"])
 
 
 def test_targets_are_read_from_gzip(tmp_path: Path) -> None:
     """As they come from an export."""
     file = tmp_path / "targets.csv.gz"
     file.write_bytes(gzip.compress("user_id\n🙂\n".encode()))
-    targets = Targets()
+    targets = RequestedTargets()
 
     read_targets(file, targets)
 
@@ -48,12 +48,12 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes, s
     file.write_bytes(content)
 
     with pytest.raises(Refusal, match=sentence):
-        read_targets(file, Targets())
+        read_targets(file, RequestedTargets())
 
 
 def test_many_targets_are_split_without_losing_one() -> None:
     """10,000 at most in one erasure, all of them in all."""
-    targets = Targets([(f"u{n}", "i") for n in range(7)], ["u"] * 3, ["i"] * 2)
+    targets = RequestedTargets([(f"u{n}", "i") for n in range(7)], ["u"] * 3, ["i"] * 2)
 
     parts = list(targets.parts(5))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from service.cli.terminal import Pace, Terminal, duration, make_console, short, size, write_json
+from service.cli.terminal import StepProgress, Terminal, duration, make_console, short, size, write_json
 
 
 class Hand:
@@ -23,22 +23,22 @@ class Hand:
 def test_the_pace_tells_amount_rate_and_time_left() -> None:
     """After 10 of 40 epochs in 5 seconds: 2 a second, 15 seconds left."""
     hand = Hand()
-    pace = Pace("epochs", hand)
+    progress = StepProgress("epochs", hand)
 
     hand.now += 5
-    pace.update(10, 40, "NDCG .31")
+    progress.update(10, 40, "NDCG .31")
 
-    assert pace.outlook == "10 of 40 epochs, 2 epochs/s, 15.0 s left, NDCG .31"
-    assert pace.outcome == "10 epochs in 5.0 s, NDCG .31"
+    assert progress.running_line == "10 of 40 epochs, 2 epochs/s, 15.0 s left, NDCG .31"
+    assert progress.final_line == "10 epochs in 5.0 s, NDCG .31"
 
 
 def test_the_pace_says_nothing_that_it_cannot_know() -> None:
     """Without a total, or before anything is done, no time is left to tell."""
-    pace = Pace("bytes", Hand())
+    progress = StepProgress("bytes", Hand())
 
-    assert pace.left_s is None
-    pace.update(0, 100, "")
-    assert pace.left_s is None
+    assert progress.left_s is None
+    progress.update(0, 100, "")
+    assert progress.left_s is None
 
 
 def test_without_a_terminal_progress_is_a_line_every_five_seconds() -> None:

@@ -14,11 +14,12 @@ from sqlalchemy import select
 from model_store import ModelStore
 from service.audit import repository as audit
 from service.erasures import service as erasures
+from service.erasures.modes import Mode
 from service.erasures.repository import Erasure
-from service.erasures.targets import Mode, Subjects
+from service.erasures.targets import Subjects
 from service.interactions import service as interactions
 from service.interactions.importing import ImportReport, import_dataset
-from service.interactions.service import Recorded
+from service.interactions.service import RecordingResult
 from service.platform.database import Database
 from service.platform.dependencies import LiveStatus, Services
 from service.platform.identity import Identity
@@ -105,7 +106,7 @@ class Domains:
         reason: str | None = None,
     ) -> Erasure:
         """Ask for an erasure."""
-        request = erasures.Request(Subjects.of(pairs, users, items), mode, reason, key_id, idempotency_key)
+        request = erasures.NewErasure(Subjects.of(pairs, users, items), mode, reason, key_id, idempotency_key)
         return asyncio.run(erasures.accept(self.services, request))
 
     def cancel(self, erasure_id: str) -> Erasure:
@@ -116,7 +117,7 @@ class Domains:
         """Read an erasure."""
         return asyncio.run(erasures.get(self.services, erasure_id))
 
-    def record(self, *pairs: Pair) -> Recorded:
+    def record(self, *pairs: Pair) -> RecordingResult:
         """Send new interactions."""
         return asyncio.run(interactions.record(self.services, pairs))
 

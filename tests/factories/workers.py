@@ -15,7 +15,8 @@ from sqlalchemy import insert, select
 import migrations
 from model_store import ModelStore
 from service.erasures import service as erasures
-from service.erasures.targets import Mode, Subjects
+from service.erasures.modes import Mode
+from service.erasures.targets import Subjects
 from service.platform import tables
 from service.platform.clock import SystemClock
 from service.platform.database import Database
@@ -27,18 +28,18 @@ from service.recommender.backbones import LightGCN
 from service.recommender.training import TrainingConfig
 from service.settings import Settings, load_settings
 from service.unlearning.pretraining import PretrainingConfig
-from service.worker.demand import Demand, Ledger
 from service.worker.encoders import pretrain
 from service.worker.engine import Engine, UnlearningEngine
 from service.worker.lease import Lease
-from service.worker.pipeline import Batch, House, Pipeline
+from service.worker.pipeline import Batch, Pipeline, PipelineDependencies
 from service.worker.repository import lineage, queue
-from service.worker.training import Recipe, train_base
-from service.worker.worker import EngineOf, Parts, Worker
+from service.worker.targets import ForgetSet, TargetsByMode
+from service.worker.training import BaseConfig, train_base
+from service.worker.worker import EngineOf, Worker, WorkerDependencies
 from tests.factories.worlds import AT
 
 N_USERS, N_ITEMS, N_BLOCKS = 60, 40, 4
-RECIPE = Recipe(
+RECIPE = BaseConfig(
     LightGCN(layers=2, readout="sum", weight_decay=1e-2),
     TrainingConfig(embedding_size=8, batch_size=256, learning_rate=2e-2, epochs=6, patience=6),
     validation_share=0.15,
@@ -111,7 +112,7 @@ class Home:
         """Accept an erasure as the API does; returns its id."""
         named = [(user(u), item(i)) for u, i in pairs]
         subjects = Subjects.of(named, [user(u) for u in users], [item(i) for i in items])
-        request = erasures.Request(subjects, Mode(mode), None, "key")
+        request = erasures.NewErasure(subjects, Mode(mode), None, "key")
         return asyncio.run(erasures.accept(self.services, request)).id
 
     def cancel(self, erasure_id: str) -> None:
@@ -217,7 +218,7 @@ def copy_template(template: Path, folder: Path, **changes: Any) -> Settings:
 
 def worker_of(home: Home, stream: ErasureStream | None = None, *, engine_of: EngineOf | None = None) -> Worker:
     """A worker of this home, not running."""
-    parts = Parts(home.settings, home.database, home.store, stream, SystemClock())
+    parts = WorkerDependencies(home.settings, home.database, home.store, stream, SystemClock())
     stop = threading.Event()
     return Worker(parts, stop) if engine_of is None else Worker(parts, stop, engine_of)
 
@@ -241,12 +242,12 @@ def pipeline_of(home: Home, engine: Engine | None = None) -> Iterator[Pipeline]:
     clock = SystemClock()
     lease = Lease(home.database, seconds=home.settings.lease_seconds, clock=clock)
     assert lease.acquire(threading.Event())
-    base = home.database.query(lineage.course).base
+    base = home.database.query(lineage.read_state).base
     if engine is None and base is not None:
         engine = engine_of(home, base.version)
-    house = House(home.database, home.store, lease, clock, home.settings)
+    dependencies = PipelineDependencies(home.database, home.store, lease, clock, home.settings)
     try:
-        yield Pipeline(house, engine, Ledger(Demand(), [], 0), lambda seconds: None)
+        yield Pipeline(dependencies, engine, ForgetSet(TargetsByMode(), [], 0), lambda seconds: None)
     finally:
         lease.release()
 

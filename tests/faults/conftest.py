@@ -10,8 +10,8 @@ import pytest
 
 from service.platform.redis import ErasureStream
 from tests.factories.workers import Home, copy_template, make_template, opened
-from tests.faults.crew import Crew
 from tests.faults.server import Server
+from tests.faults.worker_processes import WorkerProcesses
 
 
 @pytest.fixture(scope="session")
@@ -32,9 +32,9 @@ def place(template: Path, home: Path, redis_url: str) -> Iterator[Home]:
 
 
 @pytest.fixture
-def crew(place: Home) -> Iterator[Crew]:
+def crew(place: Home) -> Iterator[WorkerProcesses]:
     """Workers of the place; those that still run are killed at the end."""
-    with Crew(place.settings, place.settings.home / "worker.log") as crew:
+    with WorkerProcesses(place.settings, place.settings.home / "worker.log") as crew:
         yield crew
 
 

@@ -14,7 +14,7 @@ from service.platform.redis import ErasureStream
 from service.settings import load_settings
 from tests.factories.workers import OPEN_GATE, QUICK, Home, fill, opened, teach
 from tests.faults.checker import accept_some, all_forgotten, check_at_rest, check_never_ahead
-from tests.faults.crew import Crew, died, environment_of, frozen, stopped
+from tests.faults.worker_processes import WorkerProcesses, died, environment_of, frozen, stopped
 from tests.unit.worker.waiting import eventually
 
 POINTS = (
@@ -40,7 +40,7 @@ SETTLED_BEFORE = {"worker.after_settle", "worker.after_alias", "worker.before_ac
 @pytest.mark.P9
 @pytest.mark.parametrize("point", POINTS)
 def test_a_kill_at_any_step_loses_nothing_and_repeats_nothing(
-    point: str, place: Home, crew: Crew, watched: ErasureStream
+    point: str, place: Home, crew: WorkerProcesses, watched: ErasureStream
 ) -> None:
     """Killed with SIGKILL at a step; the next worker brings every accepted erasure to its end, once."""
     accepted = accept_some(place)
@@ -65,7 +65,7 @@ def test_the_same_holds_on_postgresql(point: str, postgres_url: str, home: Path,
     settings = load_settings(
         home=home, database_url=postgres_url, redis_url=redis_url, stream=f"test:{home.name}", **QUICK, **OPEN_GATE
     )
-    with opened(settings) as place, Crew(settings, home / "worker.log") as crew:
+    with opened(settings) as place, WorkerProcesses(settings, home / "worker.log") as crew:
         fill(place)
         teach(place)
         accepted = accept_some(place)
@@ -81,7 +81,7 @@ def test_the_same_holds_on_postgresql(point: str, postgres_url: str, home: Path,
 
 
 @pytest.mark.P1
-def test_a_worker_killed_twice_in_the_same_batch_still_finishes_it(place: Home, crew: Crew) -> None:
+def test_a_worker_killed_twice_in_the_same_batch_still_finishes_it(place: Home, crew: WorkerProcesses) -> None:
     """Recovery itself is interrupted, too."""
     accepted = accept_some(place)
 
@@ -97,7 +97,9 @@ def test_a_worker_killed_twice_in_the_same_batch_still_finishes_it(place: Home, 
 
 @pytest.mark.P2
 @pytest.mark.parametrize("point", ["worker.after_apply", "worker.before_settle"])
-def test_a_worker_that_slept_through_its_lease_is_fenced(point: str, place: Home, crew: Crew, tmp_path: Path) -> None:
+def test_a_worker_that_slept_through_its_lease_is_fenced(
+    point: str, place: Home, crew: WorkerProcesses, tmp_path: Path
+) -> None:
     """Stopped in the middle of a batch for longer than its term; when it wakes, another has done the work."""
     accepted = accept_some(place)
     gate = tmp_path / "go"
@@ -120,7 +122,9 @@ def test_a_worker_that_slept_through_its_lease_is_fenced(point: str, place: Home
 
 
 @pytest.mark.P9
-def test_an_erasure_cancelled_at_the_last_moment_is_not_in_the_version(place: Home, crew: Crew, tmp_path: Path) -> None:
+def test_an_erasure_cancelled_at_the_last_moment_is_not_in_the_version(
+    place: Home, crew: WorkerProcesses, tmp_path: Path
+) -> None:
     """Cancelled after the version is in the store and before it is settled: the batch is done anew."""
     kept, cancelled = place.accept(place.learnt[0]), place.accept(place.learnt[40])
     gate = tmp_path / "go"

@@ -18,9 +18,9 @@ from service.platform.problem import Problem, StorageUnavailable
 from tests.factories.workers import Home, copy_template, opened
 from tests.faults.checker import check_at_rest, check_never_ahead, ids_of
 from tests.faults.conftest import stream_of
-from tests.faults.crew import Crew, stopped
 from tests.faults.server import Server
 from tests.faults.test_worker_kills import POINTS
+from tests.faults.worker_processes import WorkerProcesses, stopped
 from tests.unit.worker.waiting import eventually
 
 SEEDS = range(int(os.environ.get("NEMESIS_SEED", "0")), int(os.environ.get("NEMESIS_SEED", "0")) + 8)
@@ -38,7 +38,7 @@ def place(template: Path, home: Path, server: Server) -> Iterator[Home]:
 class Nemesis:
     """A caller that erases and cancels, and everything that can go wrong meanwhile."""
 
-    def __init__(self, place: Home, crew: Crew, server: Server, seed: int) -> None:
+    def __init__(self, place: Home, crew: WorkerProcesses, server: Server, seed: int) -> None:
         self.place, self.crew, self.server = place, crew, server
         self.random = random.Random(seed)
         self.workers: list[BaseProcess] = []
@@ -147,7 +147,7 @@ class Nemesis:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_random_trouble_breaks_a_promise(seed: int, place: Home, server: Server) -> None:
     """Kills, sleeps, lost streams and servers, duplicates, cancellations; afterwards all is forgotten, once."""
-    with Crew(place.settings, place.settings.home / "worker.log") as crew:
+    with WorkerProcesses(place.settings, place.settings.home / "worker.log") as crew:
         nemesis = Nemesis(place, crew, server, seed)
         nemesis._keep_two_workers()
         history = []
@@ -173,7 +173,7 @@ def test_no_random_trouble_breaks_a_promise(seed: int, place: Home, server: Serv
 def test_a_crash_loop_under_load_loses_nothing(place: Home) -> None:
     """kill -9 every fifth of a second for twenty seconds while erasures come in."""
     accepted, end = set(), time.monotonic() + 20
-    with Crew(place.settings, place.settings.home / "worker.log") as crew:
+    with WorkerProcesses(place.settings, place.settings.home / "worker.log") as crew:
         while time.monotonic() < end:
             worker = crew.start()
             accepted.add(place.accept(random.Random(len(accepted)).choice(place.learnt)))

@@ -14,8 +14,8 @@ from service.platform.redis import ErasureStream
 from tests.factories.workers import Home, copy_template, opened
 from tests.faults.checker import accept_some, all_forgotten, check_at_rest
 from tests.faults.conftest import stream_of
-from tests.faults.crew import Crew, died, stopped
 from tests.faults.server import Server
+from tests.faults.worker_processes import WorkerProcesses, died, stopped
 from tests.unit.worker.waiting import eventually
 
 
@@ -35,7 +35,7 @@ def commands(place: Home) -> redis.Redis:
 @pytest.mark.parametrize("loss", ["FLUSHALL", "XGROUP DESTROY", "XTRIM"])
 def test_losing_the_stream_while_a_worker_waits_loses_nothing(loss: str, beside: Home) -> None:
     """The group is made again at 0, and SQL says what waits."""
-    with Crew(beside.settings, beside.settings.home / "worker.log") as crew:
+    with WorkerProcesses(beside.settings, beside.settings.home / "worker.log") as crew:
         worker = crew.start()
         first = accept_some(beside)
         eventually(all_forgotten(beside, first))
@@ -58,7 +58,7 @@ def test_losing_the_stream_while_a_worker_waits_loses_nothing(loss: str, beside:
 @pytest.mark.P1
 def test_a_server_that_dies_and_comes_back_empty_loses_nothing(beside: Home, server: Server) -> None:
     """Forgetting goes on while it is away, and waking works again when it is back."""
-    with Crew(beside.settings, beside.settings.home / "worker.log") as crew:
+    with WorkerProcesses(beside.settings, beside.settings.home / "worker.log") as crew:
         worker = crew.start()
         before = {beside.accept(beside.learnt[0])}
         eventually(all_forgotten(beside, before))
@@ -81,7 +81,7 @@ def test_a_worker_starts_and_works_while_the_server_is_away(beside: Home, server
     server.kill()
     accepted = accept_some(beside)
 
-    with Crew(beside.settings, beside.settings.home / "worker.log") as crew:
+    with WorkerProcesses(beside.settings, beside.settings.home / "worker.log") as crew:
         worker = crew.start()
         eventually(all_forgotten(beside, accepted))
         assert stopped(worker) == 0
@@ -89,7 +89,7 @@ def test_a_worker_starts_and_works_while_the_server_is_away(beside: Home, server
 
 
 @pytest.mark.P2
-def test_deliveries_repeated_out_of_order_and_late_change_nothing(place: Home, crew: Crew) -> None:
+def test_deliveries_repeated_out_of_order_and_late_change_nothing(place: Home, crew: WorkerProcesses) -> None:
     """A hundred copies of each, shuffled, before and long after the work: one effect each."""
     stream, worker = stream_of(place), crew.start()
     accepted = accept_some(place)
@@ -109,7 +109,7 @@ def test_deliveries_repeated_out_of_order_and_late_change_nothing(place: Home, c
 
 
 @pytest.mark.P1
-def test_deliveries_that_a_killed_worker_left_are_acknowledged_by_the_next(place: Home, crew: Crew) -> None:
+def test_deliveries_that_a_killed_worker_left_are_acknowledged_by_the_next(place: Home, crew: WorkerProcesses) -> None:
     """Nothing stays pending for ever."""
     stream = stream_of(place)
     accepted = accept_some(place)
@@ -132,7 +132,7 @@ def drained(place: Home) -> bool:
     return False
 
 
-def test_a_stream_of_foreign_entries_does_not_stop_the_worker(place: Home, crew: Crew) -> None:
+def test_a_stream_of_foreign_entries_does_not_stop_the_worker(place: Home, crew: WorkerProcesses) -> None:
     """Entries without an id, or with the id of nothing, go away."""
     client, worker = commands(place), crew.start()
     for _ in range(50):

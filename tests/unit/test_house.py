@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SERVICE = ROOT / "service"
 
-# What a unit of work is typed with. Everything else of SQLAlchemy writes or runs SQL.
-NOT_SQL = {"Connection", "Row"}
+# What a unit of work is typed with, and an address. Everything else of SQLAlchemy writes or runs SQL.
+NOT_SQL = {"Connection", "Row", "URL"}
 # Second repositories of their domain.
 REPOSITORIES = {"erasures/outbox.py"}
 

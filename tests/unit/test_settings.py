@@ -12,7 +12,7 @@ def test_everything_has_a_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     settings = load_settings()
 
     assert settings.home == tmp_path / ".expunge"
-    assert settings.sql_url == f"sqlite:///{tmp_path}/.expunge/expunge.db"
+    assert settings.sql_url.database == f"{tmp_path}/.expunge/expunge.db"
     assert settings.redis_url is None
 
 
@@ -85,7 +85,7 @@ def test_a_secret_is_not_shown_with_the_settings():
 
 def test_a_plain_postgresql_url_gets_the_driver():
     """`postgresql://` is what people have; psycopg is what is installed."""
-    assert load_settings(database_url="postgresql://u@h/d").sql_url == "postgresql+psycopg://u@h/d"
+    assert load_settings(database_url="postgresql://u@h/d").sql_url.drivername == "postgresql+psycopg"
 
 
 def test_every_setting_has_a_default_that_is_valid():

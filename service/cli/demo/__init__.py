@@ -22,14 +22,14 @@ def demo(context: typer.Context, data: Data = None, keep: Keep = False, json_fil
     Takes a home of its own, a temporary one unless --home names one. Without data at hand MovieLens 100K is downloaded,
     and where that fails a generated data set is taken, and said so.
     """
-    from service.cli.demo.stage import Plan, left_aside
-    from service.cli.demo.story import Story
+    from service.cli.demo.environment import DemoOptions, left_aside
+    from service.cli.demo.run import DemoRun
 
     # Whoever ends it by SIGTERM gets what Ctrl-C gets: the service stopped, the temporary home gone.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     aside = left_aside()
     settings = settings_of(context)
-    plan = Plan(
+    plan = DemoOptions(
         data=data,
         data_dir=settings.data_dir,
         cache=settings.home,
@@ -38,4 +38,4 @@ def demo(context: typer.Context, data: Data = None, keep: Keep = False, json_fil
         json_file=json_file,
         left_aside=aside,
     )
-    Story(plan).tell()
+    DemoRun(plan).tell()

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from model_store import ModelStore
 from service.cli.context import Home
-from service.cli.demo.outcome import MembershipFacts, Quality
+from service.cli.demo.report import MembershipFacts, Quality
 from service.evaluation.membership import MembershipProbe
 from service.interactions.service import item_keys, user_keys
 from service.recommender.dataset import Dataset
 from service.recommender.graph import InteractionGraph
 from service.recommender.ranking import ranking_quality
 from service.recommender.training import EpochReport, TrainingConfig
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.retrain import Retrain
 from service.worker.engine import EMBEDDINGS, LoadedBase, load_base
 
@@ -28,7 +28,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Ruler:
+class DemoEvaluator:
     """A base, what it has learnt, and what was held out of it, in rows of the base.
 
     Shapes: `users` and `items` are the outside ids by row; `seen` holds all recorded interactions, the validation part
@@ -53,10 +53,10 @@ class Ruler:
         everything = InteractionGraph(self.seen.n_users, self.seen.n_items, known)
         return MembershipProbe.of(everything, erased, self.test.edges)
 
-    def request(self, user: int, items: Rows) -> Request:
+    def request(self, user: int, items: Rows) -> UnlearningRequest:
         """The erasure of one user's interactions with some items, all in rows."""
         edges = torch.stack((torch.full((len(items),), user), torch.from_numpy(items))).int()
-        return Request.of(self.base.state, edges)
+        return UnlearningRequest.of(self.base.state, edges)
 
     def membership(self, probe: MembershipProbe, readout: Tensor) -> MembershipFacts:
         """The figures of one model; `before` is always the base."""
@@ -71,14 +71,14 @@ class Ruler:
             figures.mi_ng,
         )
 
-    def retrain(self, request: Request, report: Callable[[EpochReport], None]) -> tuple[Tensor, float]:
+    def retrain(self, request: UnlearningRequest, report: Callable[[EpochReport], None]) -> tuple[Tensor, float]:
         """Train from scratch without the request; returns the readout and the seconds that it took."""
         training = TrainingConfig(**self.base.manifest.facts.config["training"])
         result = Retrain(training, report=report).forget(self.base.state, request)
         return result.readout, result.seconds["train"]
 
 
-def make_ruler(home: Home, dataset: Dataset, version: int) -> Ruler:
+def make_ruler(home: Home, dataset: Dataset, version: int) -> DemoEvaluator:
     """The ruler for a base of this data set, as long as the ids of the data set are on record."""
     base = load_base(home.store, version)
     with home.database.read() as connection:
@@ -88,7 +88,7 @@ def make_ruler(home: Home, dataset: Dataset, version: int) -> Ruler:
     n_users, n_items = len(base.user_keys), len(base.item_keys)
     parts = [_graph(part, user_rows, item_rows, (n_users, n_items)) for part in (dataset.train, dataset.test)]
     users, items = _ids(dataset.users.ids, user_rows, n_users), _ids(dataset.items.ids, item_rows, n_items)
-    return Ruler(base, users, items, *parts)
+    return DemoEvaluator(base, users, items, *parts)
 
 
 def readout_of(store: ModelStore, version: int) -> Tensor:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from service.recommender.graph import InteractionGraph
-from service.unlearning.influence.newton import DampedProduct, NewtonStep, Prepared, touched, within
-from service.unlearning.influence.objective import Difference
+from service.unlearning.influence.newton import DampedProduct, NewtonStep, PreparedObjective, touched, within
+from service.unlearning.influence.objective import GradientDifference
 from service.unlearning.influence.solvers import SolverReport, conjugate_gradient
 from service.unlearning.protocol import ForgetResult
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 
 DEFAULT_LAYERS = 3
@@ -59,7 +59,7 @@ class CEU(NewtonStep):
         super().__post_init__()
         self.residual: CeuResidual | None = None
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """As `NewtonStep.forget`, then the diagnostic."""
         self.residual = None
         result = super().forget(state, request)
@@ -67,7 +67,7 @@ class CEU(NewtonStep):
             self.residual = self._measured(self._prepared, result)
         return result
 
-    def _measured(self, prepared: Prepared, result: ForgetResult) -> CeuResidual:
+    def _measured(self, prepared: PreparedObjective, result: ForgetResult) -> CeuResidual:
         state, objective = prepared.state, prepared.objective
         kept = result.graph.contains(state.graph.edges)
         triples = max(int(kept.sum()) * self.k_neg, 1)
@@ -82,17 +82,19 @@ class CEU(NewtonStep):
             float(step.norm() / objective.triples.n_triples) ** 2,
         )
 
-    def _spilled(self, state: TrainedState, remaining: InteractionGraph, request: Request) -> Tensor | None:
+    def _spilled(self, state: TrainedState, remaining: InteractionGraph, request: UnlearningRequest) -> Tensor | None:
         if not self.literal:
             return None
         near = within(state.graph, touched(state, request), int(getattr(state.backbone, "layers", DEFAULT_LAYERS)))
         users, items = state.graph.edges.long()
         return near[users] | near[items + state.graph.n_users]
 
-    def _right(self, difference: Difference) -> Tensor:
+    def _right(self, difference: GradientDifference) -> Tensor:
         return difference.spillover if self.literal else difference.total
 
-    def _solve(self, prepared: Prepared, right: Tensor, rows: Tensor | None) -> tuple[Tensor, SolverReport, float]:
+    def _solve(
+        self, prepared: PreparedObjective, right: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, SolverReport, float]:
         triples = prepared.objective.triples.n_triples
         damping = self.regularisation * triples if self.literal else self.damping * prepared.mean_diagonal
         # The paper starts from x0 = k on the mean loss: k / |T| on the sum.

@@ -7,10 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from service.unlearning.influence.newton import DampedProduct, NewtonStep, Prepared, touched, within
+from service.unlearning.influence.newton import DampedProduct, NewtonStep, PreparedObjective, touched, within
 from service.unlearning.influence.objective import Curvature
 from service.unlearning.influence.solvers import SolverReport, conjugate_gradient, neumann, power_iteration
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 
 _MARGIN = 1.1  # a power iteration nears an eigenvalue from within the spectrum
@@ -38,7 +38,7 @@ class GIF(NewtonStep):
     solver: Literal["neumann", "cg"] = "neumann"
     hops: int | None = None
 
-    def _prepare(self, state: TrainedState) -> Prepared:
+    def _prepare(self, state: TrainedState) -> PreparedObjective:
         prepared = super()._prepare(state)
         if self.solver == "cg":
             return prepared
@@ -47,10 +47,12 @@ class GIF(NewtonStep):
         bottom = power_iteration(lambda x: largest * x - curvature.product(x), state.e0, seed=self.seed)
         return replace(prepared, curvature=curvature, largest=largest, lowest=min(largest - bottom, 0.0))
 
-    def _rows(self, state: TrainedState, request: Request) -> Tensor | None:
+    def _rows(self, state: TrainedState, request: UnlearningRequest) -> Tensor | None:
         return None if self.hops is None else within(state.graph, touched(state, request), self.hops)
 
-    def _solve(self, prepared: Prepared, right: Tensor, rows: Tensor | None) -> tuple[Tensor, SolverReport, float]:
+    def _solve(
+        self, prepared: PreparedObjective, right: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, SolverReport, float]:
         damping = max(self.damping * prepared.mean_diagonal, -_MARGIN * prepared.lowest)
         product = DampedProduct(prepared.curvature, damping)
         if self.solver == "cg":

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from service.recommender.graph import InteractionGraph
-from service.unlearning.influence.newton import DampedProduct, NewtonStep, Prepared, touched
+from service.unlearning.influence.newton import DampedProduct, NewtonStep, PreparedObjective, touched
 from service.unlearning.influence.solvers import SolverReport, conjugate_gradient
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 
 
@@ -37,13 +37,13 @@ class IFRU(NewtonStep):
     hops: int = 1
     threshold: float = 0.01
 
-    def _spilled(self, state: TrainedState, remaining: InteractionGraph, request: Request) -> Tensor:
+    def _spilled(self, state: TrainedState, remaining: InteractionGraph, request: UnlearningRequest) -> Tensor:
         before = state.graph.degree.float()
         changed = (before - remaining.degree) > self.threshold * before
         users, items = state.graph.edges.long()
         return changed[users] | changed[items + state.graph.n_users]
 
-    def _rows(self, state: TrainedState, request: Request) -> Tensor:
+    def _rows(self, state: TrainedState, request: UnlearningRequest) -> Tensor:
         own = touched(state, request)
         if not self.hops:
             return own
@@ -52,7 +52,9 @@ class IFRU(NewtonStep):
         least = importance.kthvalue(dropped).values if dropped else importance.new_zeros(())
         return own | (importance > least)
 
-    def _solve(self, prepared: Prepared, right: Tensor, rows: Tensor | None) -> tuple[Tensor, SolverReport, float]:
+    def _solve(
+        self, prepared: PreparedObjective, right: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, SolverReport, float]:
         assert rows is not None
         damping = self.damping * prepared.mean_diagonal
         product = DampedProduct(prepared.curvature, damping, rows)
@@ -60,7 +62,7 @@ class IFRU(NewtonStep):
         return step, report, damping
 
 
-def importances(graph: InteractionGraph, request: Request, hops: int) -> Tensor:
+def importances(graph: InteractionGraph, request: UnlearningRequest, hops: int) -> Tensor:
     """(n_nodes,) s_k = D'^-1 (A + I) s_(k-1), D' = D + 1, from s_0 = (a node's lost degree) / (its degree + 1).
 
     Cost: O(hops m).

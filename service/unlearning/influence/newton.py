@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from service.recommender.graph import InteractionGraph
-from service.unlearning.influence.objective import Curvature, Difference, FixedTriples, Objective
+from service.unlearning.influence.objective import Curvature, FixedTriples, GradientDifference, Objective
 from service.unlearning.influence.solvers import SolverReport, capped
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState, zero_isolated
 
 
@@ -39,7 +39,7 @@ class StepReport:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedObjective:
     """What all requests to a base share: the objective, its curvature at the base, and two scales of that."""
 
     state: TrainedState
@@ -86,13 +86,13 @@ class NewtonStep(Unlearner):
 
     def __post_init__(self) -> None:
         self.report: StepReport | None = None
-        self._prepared: Prepared | None = None
+        self._prepared: PreparedObjective | None = None
 
     def prepare(self, state: TrainedState) -> None:
         """Draws the triples and measures the curvature at a base."""
         self._prepared = self._prepare(state)
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """The model without the request; an empty one gives the base itself, bit for bit."""
         self.report = None
         if not request.n_edges:
@@ -123,22 +123,24 @@ class NewtonStep(Unlearner):
         seconds["propagate"] = time.perf_counter() - at
         return ForgetResult(result.e0, result.readout, remaining, 0, seconds)
 
-    def _prepare(self, state: TrainedState) -> Prepared:
+    def _prepare(self, state: TrainedState) -> PreparedObjective:
         objective = Objective(state.backbone, FixedTriples.draw(state.graph, self.k_neg, self.seed))
         curvature = Curvature(objective, state.e0, gauss_newton=True)
-        return Prepared(state, objective, curvature, curvature.mean_diagonal(seed=self.seed), 0.0)
+        return PreparedObjective(state, objective, curvature, curvature.mean_diagonal(seed=self.seed), 0.0)
 
-    def _spilled(self, state: TrainedState, remaining: InteractionGraph, request: Request) -> Tensor | None:
+    def _spilled(self, state: TrainedState, remaining: InteractionGraph, request: UnlearningRequest) -> Tensor | None:
         """(m,) bool, whose changed propagation counts; None for all."""
 
-    def _rows(self, state: TrainedState, request: Request) -> Tensor | None:
+    def _rows(self, state: TrainedState, request: UnlearningRequest) -> Tensor | None:
         """(n_nodes,) bool, the rows that may move; None for all."""
 
-    def _right(self, difference: Difference) -> Tensor:
+    def _right(self, difference: GradientDifference) -> Tensor:
         return difference.total
 
     @abstractmethod
-    def _solve(self, prepared: Prepared, right: Tensor, rows: Tensor | None) -> tuple[Tensor, SolverReport, float]:
+    def _solve(
+        self, prepared: PreparedObjective, right: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, SolverReport, float]:
         """The step, the solver's report, and the absolute damping."""
 
 
@@ -150,7 +152,7 @@ def applied(state: TrainedState, remaining: InteractionGraph, step: Tensor) -> F
     return ForgetResult(e0, readout, remaining)
 
 
-def touched(state: TrainedState, request: Request) -> Tensor:
+def touched(state: TrainedState, request: UnlearningRequest) -> Tensor:
     """(n_nodes,) bool V_D: the nodes of the request's interactions."""
     nodes = torch.zeros(state.graph.n_nodes, dtype=torch.bool, device=state.e0.device)
     edges = request.edges.long()

@@ -110,7 +110,7 @@ class FixedTriples:
 
 
 @dataclass(frozen=True)
-class Difference:
+class GradientDifference:
     """g = grad F(E0; S, T(E)) - grad F(E0; S_r, T(E_r)), split (methods.md 10.1).
 
     Shapes: `direct` (n_nodes, d), supervision that is lost; `spillover` (n_nodes, d), propagation that has changed.
@@ -163,7 +163,7 @@ class Objective:
 
     def difference(
         self, e0: Tensor, remaining: InteractionGraph, lost: Tensor, spilled: Tensor | None = None
-    ) -> Difference:
+    ) -> GradientDifference:
         """g at a base, with its two parts. Cost: five propagations, O(|T| d).
 
         Args:
@@ -183,7 +183,7 @@ class Objective:
         direct = pull(old, graph, self.slopes(margins, lost)) + self.decay(lost) * e0
         stayed = pull(old, graph, self.slopes(margins, kept))
         moved = pull(new, remaining, self.slopes(self.margins(new), kept))
-        return Difference(direct, stayed - moved)
+        return GradientDifference(direct, stayed - moved)
 
     def readout(self, e0: Tensor, graph: InteractionGraph) -> Tensor:
         """P_S E0 without a gradient; P_S is symmetric, so this is P_S^T, too."""

@@ -12,7 +12,7 @@ from service.unlearning.influence.newton import applied
 from service.unlearning.influence.objective import FixedTriples
 from service.unlearning.influence.solvers import capped
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 
 
@@ -75,7 +75,7 @@ class SCIF(Unlearner):
         with torch.no_grad():
             self._prepared = (state, triples, state.backbone.propagate(state.e0, state.graph))
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """The model without the request; an empty one gives the base itself, bit for bit."""
         self.report = None
         if not request.n_edges:
@@ -101,7 +101,7 @@ class SCIF(Unlearner):
         seconds = {"solve": solved - started, "propagate": time.perf_counter() - solved}
         return ForgetResult(result.e0, result.readout, remaining, 0, seconds)
 
-    def _gradients(self, request: Request, items: Tensor) -> tuple[Tensor, Tensor]:
+    def _gradients(self, request: UnlearningRequest, items: Tensor) -> tuple[Tensor, Tensor]:
         """(b,) users of the request and their (b, d) g_u."""
         asked = request.edges.long()
         users, position = torch.unique(asked[0], return_inverse=True)

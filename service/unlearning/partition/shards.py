@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from service.recommender.graph import InteractionGraph
 from service.recommender.training import Training, TrainingConfig
 from service.unlearning.protocol import ForgetResult, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState, zero_isolated
 
 NO_SHARD = -1
@@ -151,7 +151,7 @@ class PartitionUnlearner(Unlearner):
         """(n_nodes, D) what the ensemble serves before any request."""
         return self.ensemble(state).readout
 
-    def forget(self, state: TrainedState, request: Request) -> PartitionResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> PartitionResult:
         """The ensemble without the request; an empty one gives `before`, bit for bit."""
         ensemble = self.ensemble(state)
         lost = ensemble.partition.lost
@@ -180,7 +180,7 @@ class PartitionUnlearner(Unlearner):
         started = time.perf_counter()
         batch_size = max(1, self.training.batch_size // self.shards)
         config = replace(self.training, batch_size=batch_size, seed=seed * self.shards + shard)
-        rows = Rows(graph, self.own_rows)
+        rows = ShardRows(graph, self.own_rows)
         validation = rows.inside(state.validation[:, graph.keeps(state.validation)])
         if graph.n_edges:
             run = Training(state.backbone, rows.inside_graph, validation, config, state.e0.device)
@@ -192,7 +192,7 @@ class PartitionUnlearner(Unlearner):
         return SubModel(graph, zero_isolated(e0, graph), readout, time.perf_counter() - started)
 
 
-class Rows:
+class ShardRows:
     """The rows of a shard, numbered within it.
 
     Args:

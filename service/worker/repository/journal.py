@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select, update
 from service.platform.tables import batches, versions
 
 
-class Open(NamedTuple):
+class OpenBatch(NamedTuple):
     """A batch that is not finished."""
 
     id: int
@@ -48,13 +48,13 @@ def finish(connection: Connection, batch_id: int, outcome: str, now: datetime) -
     return connection.execute(statement.values(finished_at=now, outcome=outcome)).rowcount == 1
 
 
-def unfinished(connection: Connection, step: str | None = None) -> list[Open]:
+def unfinished(connection: Connection, step: str | None = None) -> list[OpenBatch]:
     """Batches that nobody ended, oldest first; only those at `step` where one is given."""
     statement = select(batches.c.id, batches.c.epoch, batches.c.version, batches.c.step)
     statement = statement.where(batches.c.finished_at.is_(None)).order_by(batches.c.id)
     if step is not None:
         statement = statement.where(batches.c.step == step)
-    return [Open(*row) for row in connection.execute(statement)]
+    return [OpenBatch(*row) for row in connection.execute(statement)]
 
 
 def orphans(connection: Connection, numbers: list[int]) -> list[int]:

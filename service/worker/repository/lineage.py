@@ -11,7 +11,7 @@ from service.platform.tables import aliases, versions
 LIVE, PREVIOUS, BASE = "live", "previous", "base"
 
 
-class VersionRow(NamedTuple):
+class LineageVersion(NamedTuple):
     """One version as SQL knows it; `erasure_seq`: every erasure up to it that is forgotten is forgotten in it."""
 
     version: int
@@ -32,20 +32,20 @@ _ROW = select(
 )
 
 
-def version(connection: Connection, number: int) -> VersionRow | None:
+def version(connection: Connection, number: int) -> LineageVersion | None:
     """A version's row, or None."""
     row = connection.execute(_ROW.where(versions.c.version == number)).one_or_none()
-    return None if row is None else VersionRow(*row)
+    return None if row is None else LineageVersion(*row)
 
 
-class Course(NamedTuple):
+class LineageState(NamedTuple):
     """Where the models stand: the version that answers, and the base that the next ones come from."""
 
-    live: VersionRow | None
-    base: VersionRow | None
+    live: LineageVersion | None
+    base: LineageVersion | None
 
 
-def course(connection: Connection) -> Course:
+def read_state(connection: Connection) -> LineageState:
     """Where the models stand.
 
     A base that was promoted is the next versions' base before it is the live one's, but not before it has an encoder:
@@ -56,7 +56,7 @@ def course(connection: Connection) -> Course:
     base = None if wanted is None else version(connection, wanted)
     if live is not None and (base is None or not base.manifest.get("encoders")):
         base = version(connection, live.base)
-    return Course(live, base)
+    return LineageState(live, base)
 
 
 def wanted_base(connection: Connection) -> int | None:

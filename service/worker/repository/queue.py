@@ -12,7 +12,7 @@ from service.platform.tables import erasure_targets, erasures, interactions
 CHUNK = 500  # ids in one statement: both databases bound the number of parameters
 
 
-class Waiting(NamedTuple):
+class QueuedErasure(NamedTuple):
     """An accepted erasure; `attempts` counts tries of the unlearning step that did not come back."""
 
     id: str
@@ -23,7 +23,7 @@ class Waiting(NamedTuple):
     stages: Mapping[str, Any]
 
 
-class Target(NamedTuple):
+class TargetRow(NamedTuple):
     """One target of an erasure, in surrogate keys; a key is None where the id was not known when it was accepted."""
 
     mode: str
@@ -51,12 +51,12 @@ _TARGETS = select(
 ).join_from(erasure_targets, erasures)
 
 
-def waiting(connection: Connection, limit: int) -> list[Waiting]:
+def waiting(connection: Connection, limit: int) -> list[QueuedErasure]:
     """The oldest accepted erasures, in the order of accepting.
 
     Seqs are handed out under a lock that is held until the commit: once one is seen, no lower one can appear.
     """
-    return [Waiting(*row) for row in connection.execute(_WAITING, {"limit": limit})]
+    return [QueuedErasure(*row) for row in connection.execute(_WAITING, {"limit": limit})]
 
 
 def backlog(connection: Connection) -> int:
@@ -75,10 +75,10 @@ def statuses(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def targets(connection: Connection, ids: Sequence[str]) -> list[Target]:
+def targets(connection: Connection, ids: Sequence[str]) -> list[TargetRow]:
     """All targets of these erasures."""
     statement = _TARGETS.where(erasures.c.id.in_(bindparam("ids", expanding=True)))
-    return [Target(*row) for part in _chunks(ids) for row in connection.execute(statement, {"ids": part})]
+    return [TargetRow(*row) for part in _chunks(ids) for row in connection.execute(statement, {"ids": part})]
 
 
 def forgotten(connection: Connection, after_seq: int) -> list[tuple[str, int]]:
@@ -91,10 +91,10 @@ def forgotten(connection: Connection, after_seq: int) -> list[tuple[str, int]]:
     return [(row.id, row.seq) for row in connection.execute(statement)]
 
 
-def forgotten_targets(connection: Connection, after_seq: int) -> list[Target]:
+def forgotten_targets(connection: Connection, after_seq: int) -> list[TargetRow]:
     """All targets of the erasures that `forgotten` lists."""
     statement = _TARGETS.where(erasures.c.seq > after_seq, erasures.c.status.in_(("forgotten", "erased")))
-    return [Target(*row) for row in connection.execute(statement)]
+    return [TargetRow(*row) for row in connection.execute(statement)]
 
 
 def begin_attempt(connection: Connection, ids: Sequence[str]) -> None:

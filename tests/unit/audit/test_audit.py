@@ -11,7 +11,7 @@ import rfc8785
 from sqlalchemy import Connection
 
 from service.audit import repository, service
-from service.audit.service import Entry
+from service.audit.service import AuditEvent
 from service.platform.database import Database
 from service.platform.problem import InvalidCursor
 from tests.factories.domains import Domains
@@ -28,7 +28,7 @@ def test_entries_are_numbered_from_one_without_gaps(database: Database) -> None:
     def many(connection: Connection) -> int:
         first = service.reserve(connection, 3)
         at = Domains(database).clock.now()
-        service.write(connection, first, [Entry("test.happened", {"n": n}) for n in range(3)], at)
+        service.write(connection, first, [AuditEvent("test.happened", {"n": n}) for n in range(3)], at)
         return first
 
     assert append(database) == 1

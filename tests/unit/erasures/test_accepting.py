@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import func, insert, select
 
 from service.erasures import service
+from service.erasures.modes import Mode
 from service.erasures.problems import (
     BacklogFull,
     ErasureNotFound,
@@ -17,7 +18,7 @@ from service.erasures.problems import (
     NotCancellable,
     TooManyTargets,
 )
-from service.erasures.targets import EVERY, Mode
+from service.erasures.targets import EVERY
 from service.platform import faults, tables
 from service.platform.database import Database
 from service.platform.faults import Fault, FaultInjected

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from service.erasures import relay as module
-from service.erasures.relay import Relay
+from service.erasures.relay import OutboxRelay
 from service.platform import faults, tables
 from service.platform.database import Database
 from service.platform.faults import Fault, FaultInjected
@@ -64,7 +64,7 @@ def test_everything_is_published_once_and_in_order(
     """In batches, whatever their size."""
     monkeypatch.setattr(module, "BATCH_MAX", 3)
     ids = accept(Domains(database), 7)
-    relay = Relay(database, stream)
+    relay = OutboxRelay(database, stream)
 
     counts = relay.publish_pending(), relay.publish_pending()
 
@@ -77,7 +77,7 @@ def test_everything_is_published_once_and_in_order(
 def test_what_is_published_and_not_marked_is_published_again(database: Database, stream: ErasureStream) -> None:
     """Twice is no harm; never would be."""
     ids = accept(Domains(database), 2)
-    relay = Relay(database, stream)
+    relay = OutboxRelay(database, stream)
     faults.arm(Fault("relay.after_xadd", "raise"))
 
     try:
@@ -96,7 +96,7 @@ def test_while_the_stream_is_away_rows_wait(database: Database, stream: ErasureS
     """And erasures are accepted as ever."""
     domains = Domains(database)
     away = Away(stream, failures=1)
-    relay = Relay(database, away)  # type: ignore[arg-type]
+    relay = OutboxRelay(database, away)  # type: ignore[arg-type]
     first = accept(domains, 1)
 
     with pytest.raises(RedisUnavailable):
@@ -115,7 +115,7 @@ def test_the_first_erasure_is_told_at_once_and_the_next_ones_gather(
     domains = Domains(database)
 
     async def work() -> tuple[int, int]:
-        relay = Relay(database, stream, interval_s=3600)
+        relay = OutboxRelay(database, stream, interval_s=3600)
         await relay.start()
         await asyncio.to_thread(accept, domains, 1)
         relay.wake()
@@ -136,7 +136,7 @@ def test_a_started_relay_publishes_when_it_is_woken(database: Database, stream: 
     domains = Domains(database)
 
     async def work() -> list[str]:
-        relay = Relay(database, stream, interval_s=3600)
+        relay = OutboxRelay(database, stream, interval_s=3600)
         await relay.start()
         ids = await asyncio.to_thread(accept, domains, 3)
         relay.wake()
@@ -154,7 +154,7 @@ def test_a_started_relay_publishes_what_it_finds(database: Database, stream: Era
     ids = accept(Domains(database), 2)
 
     async def work() -> None:
-        relay = Relay(database, stream, interval_s=3600)
+        relay = OutboxRelay(database, stream, interval_s=3600)
         await relay.start()
         await until(lambda: unpublished(database) == 0)
         await relay.stop()
@@ -174,7 +174,7 @@ def test_a_started_relay_tries_again_until_the_stream_is_back(
     away = Away(stream, failures=3)
 
     async def work() -> None:
-        relay = Relay(database, away, interval_s=3600)  # type: ignore[arg-type]
+        relay = OutboxRelay(database, away, interval_s=3600)  # type: ignore[arg-type]
         await relay.start()
         await until(lambda: unpublished(database) == 0)
         await relay.stop()
@@ -188,7 +188,7 @@ def test_a_started_relay_tries_again_until_the_stream_is_back(
 def test_without_a_stream_nothing_happens(database: Database) -> None:
     """Rows wait for a process that has one."""
     accept(Domains(database), 1)
-    relay = Relay(database, None)
+    relay = OutboxRelay(database, None)
 
     async def work() -> None:
         await relay.start()
@@ -206,7 +206,7 @@ def test_a_lost_stream_is_filled_again_by_the_sweep(database: Database, stream: 
     """Only with what is accepted still, and only when it is old enough."""
     domains = Domains(database)
     ids = accept(domains, 4)
-    relay = Relay(database, stream, clock=domains.clock)
+    relay = OutboxRelay(database, stream, clock=domains.clock)
     relay.publish_pending()
     stream.ack([message.entry_id for message in stream.read(count=10, block_ms=1)])
     set_status(database, ids[0], "forgotten")
@@ -226,7 +226,7 @@ def test_a_stream_that_is_merely_slow_is_left_alone_for_longer(database: Databas
     """Publishing again what waits there would only make it longer."""
     domains = Domains(database)
     accept(domains, 3)
-    relay = Relay(database, stream, clock=domains.clock)
+    relay = OutboxRelay(database, stream, clock=domains.clock)
     relay.publish_pending()
 
     domains.clock.step(50)
@@ -241,7 +241,7 @@ def test_a_clock_that_was_set_back_does_not_delay_the_sweep(database: Database, 
     """A publication in the future counts as old."""
     domains = Domains(database)
     accept(domains, 1)
-    relay = Relay(database, stream, clock=domains.clock)
+    relay = OutboxRelay(database, stream, clock=domains.clock)
     relay.publish_pending()
     stream.ack([message.entry_id for message in stream.read(count=10, block_ms=1)])
 
@@ -255,7 +255,7 @@ def test_the_outbox_is_as_small_as_what_is_open(database: Database, stream: Eras
     """The sweep drops rows of what is done; held-back ones stay, they may be tried again."""
     domains = Domains(database)
     ids = accept(domains, 4)
-    relay = Relay(database, stream, clock=domains.clock)
+    relay = OutboxRelay(database, stream, clock=domains.clock)
     relay.publish_pending()
     for erasure_id, status in zip(ids, ("forgotten", "erased", "needs_attention", "accepted"), strict=True):
         set_status(database, erasure_id, status)

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from service.erasures.targets import EVERY, Kind, Mode, Subjects, fingerprint
+from service.erasures.modes import Mode
+from service.erasures.targets import EVERY, Subjects, TargetKind, fingerprint
 from service.platform.identity import Identity
 
 IDENTITY = Identity(b"s" * 32)
@@ -25,12 +26,12 @@ def test_targets_name_only_their_side() -> None:
     pair, user, item = Subjects.of([("u", "i")], ["u"], ["i"]).targets(IDENTITY)
 
     assert (pair.kind, pair.user_digest, pair.item_digest) == (
-        Kind.INTERACTION,
+        TargetKind.INTERACTION,
         IDENTITY.user("u"),
         IDENTITY.item("i"),
     )
-    assert (user.kind, user.user_digest, user.item_digest) == (Kind.USER, IDENTITY.user("u"), EVERY)
-    assert (item.kind, item.user_digest, item.item_digest) == (Kind.ITEM, EVERY, IDENTITY.item("i"))
+    assert (user.kind, user.user_digest, user.item_digest) == (TargetKind.USER, IDENTITY.user("u"), EVERY)
+    assert (item.kind, item.user_digest, item.item_digest) == (TargetKind.ITEM, EVERY, IDENTITY.item("i"))
 
 
 def test_whoever_holds_the_salt_can_compute_the_commitment() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from service.evaluation.encoders import EncoderShelf, PretrainedUnlearnRec
+from service.evaluation.encoders import EncoderCache, PretrainedUnlearnRec
 from service.evaluation.grid import Grid
 from service.evaluation.methods import METHODS, REFERENCES, Method, MethodContext
 from service.evaluation.runner import Runner
@@ -74,7 +74,7 @@ def quick(mode: Mode, **options: Any) -> Method:
 
     def make(context: MethodContext) -> Unlearner:
         config = PretrainingConfig(mode=mode, steps=4, batch_size=64, judge_every=2, seed=context.seed, **options)
-        return PretrainedUnlearnRec(config, EncoderShelf(context.encoders, context.report), context.training)
+        return PretrainedUnlearnRec(config, EncoderCache(context.encoders, context.report), context.training)
 
     return Method(make, mode)
 

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from service.evaluation.corruption import CORRUPTIONS, Case, corruptions, gate_rates, same_shape
+from service.evaluation.corruption import CORRUPTIONS, CorruptionCase, corruptions, gate_rates, same_shape
 from service.evaluation.gate import Gate, GateReport, GateThresholds
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.ranking import ranking_quality
 from service.unlearning.pretraining import Pretraining, PretrainingConfig
 from service.unlearning.protocol import ForgetResult
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import UnlearnRec
 from tests.unit.learning import random_graph, trained_blocks
@@ -27,30 +27,32 @@ def method(state: TrainedState) -> UnlearnRec:
 
 
 @pytest.fixture(scope="module")
-def request_(state: TrainedState) -> Request:
+def request_(state: TrainedState) -> UnlearningRequest:
     """A random 5 % of the interactions."""
     order = torch.randperm(state.graph.n_edges, generator=torch.Generator().manual_seed(4))
-    return Request.of(state, forget=state.graph.edges[:, order[:60]])
+    return UnlearningRequest.of(state, forget=state.graph.edges[:, order[:60]])
 
 
 @pytest.fixture(scope="module")
-def result(state: TrainedState, method: UnlearnRec, request_: Request) -> ForgetResult:
+def result(state: TrainedState, method: UnlearnRec, request_: UnlearningRequest) -> ForgetResult:
     """The request, forgotten."""
     return method.forget(state, request_)
 
 
-def spoilt(name: str, state: TrainedState, method: UnlearnRec, request: Request, result: ForgetResult) -> ForgetResult:
+def spoilt(
+    name: str, state: TrainedState, method: UnlearnRec, request: UnlearningRequest, result: ForgetResult
+) -> ForgetResult:
     return corruptions(method)[name](state, request, result, torch.Generator().manual_seed(0))
 
 
-def mean_score(readout: torch.Tensor, request: Request) -> float:
+def mean_score(readout: torch.Tensor, request: UnlearningRequest) -> float:
     users, items = request.edges.long()
     return float(pair_scores(readout, 120, users, items).mean())
 
 
 @pytest.mark.parametrize("name", [*CORRUPTIONS, "wrong_request"])
 def test_each_is_repeatable_and_leaves_the_good_version_alone(
-    name: str, state: TrainedState, method: UnlearnRec, request_: Request, result: ForgetResult
+    name: str, state: TrainedState, method: UnlearnRec, request_: UnlearningRequest, result: ForgetResult
 ) -> None:
     """A corruption gives a readout that differs from the good one, the same for the same seed."""
     good, base = result.readout.clone(), state.readout.clone()
@@ -66,7 +68,7 @@ def test_each_is_repeatable_and_leaves_the_good_version_alone(
 
 
 def test_scores_stand_where_the_names_say(
-    state: TrainedState, method: UnlearnRec, request_: Request, result: ForgetResult
+    state: TrainedState, method: UnlearnRec, request_: UnlearningRequest, result: ForgetResult
 ) -> None:
     """Nothing forgotten is the base, half is between, overshoot far below; the graph alone stops short."""
     before, good = mean_score(state.readout, request_), mean_score(result.readout, request_)
@@ -83,7 +85,7 @@ def test_scores_stand_where_the_names_say(
 
 
 def test_noise_costs_quality_and_stale_rows_change_hands(
-    state: TrainedState, method: UnlearnRec, request_: Request, result: ForgetResult
+    state: TrainedState, method: UnlearnRec, request_: UnlearningRequest, result: ForgetResult
 ) -> None:
     """Noise loses more than 2 % of NDCG; stale rows are other nodes' rows of the same kind."""
     held_out = InteractionGraph(state.graph.n_users, state.graph.n_items, state.validation)
@@ -120,31 +122,36 @@ def test_another_request_is_of_the_same_shape() -> None:
 
 
 def test_the_gate_stops_what_is_plainly_bad(
-    state: TrainedState, method: UnlearnRec, request_: Request, result: ForgetResult
+    state: TrainedState, method: UnlearnRec, request_: UnlearningRequest, result: ForgetResult
 ) -> None:
     """The rates come from the gate itself: the good version passes, gross corruptions do not."""
     gate = Gate(state, GateThresholds(max_drift=1.0, min_quality=0.9))
     names = ("nothing_forgotten", "overshoot", "nan", "wrong_request")
-    cases = [Case(request_, spoilt(name, state, method, request_, result), name) for name in names]
+    cases = [CorruptionCase(request_, spoilt(name, state, method, request_, result), name) for name in names]
 
-    rates = gate_rates(gate, [Case(request_, result), *cases])
+    rates = gate_rates(gate, [CorruptionCase(request_, result), *cases])
 
     assert rates["false_hold"] == 0
     assert rates["false_pass"] == dict.fromkeys(names, 0.0)
     assert rates["n"] == dict.fromkeys(("good", *names), 1)
 
 
-def test_rates_are_shares(request_: Request, result: ForgetResult) -> None:
+def test_rates_are_shares(request_: UnlearningRequest, result: ForgetResult) -> None:
     """Counted by corruption; without a good version there is no rate of holding one back."""
 
     class EverySecond:
         count = 0
 
-        def check(self, batch: Request, result: ForgetResult) -> GateReport:
+        def check(self, batch: UnlearningRequest, result: ForgetResult) -> GateReport:
             self.count += 1
             return GateReport(self.count % 2 == 0, {}, ())
 
-    cases = [Case(request_, result), Case(request_, result), Case(request_, result), Case(request_, result, "nan")]
+    cases = [
+        CorruptionCase(request_, result),
+        CorruptionCase(request_, result),
+        CorruptionCase(request_, result),
+        CorruptionCase(request_, result, "nan"),
+    ]
 
     rates = gate_rates(EverySecond(), cases)
 

@@ -9,7 +9,7 @@ from service.evaluation.membership import MembershipProbe
 from service.unlearning.pretraining import Pretraining, PretrainingConfig
 from service.unlearning.protocol import ForgetResult
 from service.unlearning.ranks import auc
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import UnlearnRec
 from tests.unit.learning import trained_blocks
@@ -22,14 +22,14 @@ def state() -> TrainedState:
 
 
 @pytest.fixture(scope="module")
-def request_(state: TrainedState) -> Request:
+def request_(state: TrainedState) -> UnlearningRequest:
     """A random 5 % of the interactions."""
     order = torch.randperm(state.graph.n_edges, generator=torch.Generator().manual_seed(4))
-    return Request.of(state, forget=state.graph.edges[:, order[:60]])
+    return UnlearningRequest.of(state, forget=state.graph.edges[:, order[:60]])
 
 
 @pytest.fixture(scope="module")
-def result(state: TrainedState, request_: Request) -> ForgetResult:
+def result(state: TrainedState, request_: UnlearningRequest) -> ForgetResult:
     """The request, forgotten by a pre-trained encoder."""
     encoder = Pretraining(state, PretrainingConfig(steps=0)).run().encoder
     return UnlearnRec({"forget": encoder}).forget(state, request_)
@@ -41,7 +41,7 @@ def gate(state: TrainedState) -> Gate:
     return Gate(state, GateThresholds(max_drift=1.0, min_quality=0.9))
 
 
-def test_a_good_version_passes(gate: Gate, request_: Request, result: ForgetResult) -> None:
+def test_a_good_version_passes(gate: Gate, request_: UnlearningRequest, result: ForgetResult) -> None:
     """What the method gives goes through, and the figures are all there."""
     report = gate.check(request_, result)
 
@@ -59,7 +59,9 @@ def test_a_good_version_passes(gate: Gate, request_: Request, result: ForgetResu
     assert wanted <= report.figures.keys()
 
 
-def test_a_version_that_forgot_nothing_is_held_back(gate: Gate, state: TrainedState, request_: Request) -> None:
+def test_a_version_that_forgot_nothing_is_held_back(
+    gate: Gate, state: TrainedState, request_: UnlearningRequest
+) -> None:
     """The base itself still knows the batch."""
     untouched = ForgetResult(state.e0, state.readout, state.graph)
 
@@ -70,7 +72,7 @@ def test_a_version_that_forgot_nothing_is_held_back(gate: Gate, state: TrainedSt
 
 
 def test_a_version_that_went_half_the_way_is_held_back(
-    gate: Gate, state: TrainedState, request_: Request, result: ForgetResult
+    gate: Gate, state: TrainedState, request_: UnlearningRequest, result: ForgetResult
 ) -> None:
     """What is left is more than a quarter of the way and the noise of sixty pairs, and is told as that share."""
     half = torch.lerp(state.readout, result.readout, 0.5)
@@ -82,7 +84,7 @@ def test_a_version_that_went_half_the_way_is_held_back(
     assert 0.3 < left < 0.7
 
 
-def test_a_version_that_overshoots_is_held_back(gate: Gate, request_: Request, result: ForgetResult) -> None:
+def test_a_version_that_overshoots_is_held_back(gate: Gate, request_: UnlearningRequest, result: ForgetResult) -> None:
     """An unnaturally low score is a leak too."""
     users, items = request_.forget.long()
     readout = result.readout.clone()
@@ -93,7 +95,9 @@ def test_a_version_that_overshoots_is_held_back(gate: Gate, request_: Request, r
     assert any("below their target" in reason for reason in report.reasons)
 
 
-def test_a_version_that_ruins_the_ranking_is_held_back(gate: Gate, request_: Request, result: ForgetResult) -> None:
+def test_a_version_that_ruins_the_ranking_is_held_back(
+    gate: Gate, request_: UnlearningRequest, result: ForgetResult
+) -> None:
     """Noise in the embeddings costs quality and drifts."""
     noise = torch.randn(result.readout.shape, generator=torch.Generator().manual_seed(0))
 
@@ -103,7 +107,7 @@ def test_a_version_that_ruins_the_ranking_is_held_back(gate: Gate, request_: Req
     assert any("remaining scores moved" in reason for reason in report.reasons)
 
 
-def test_a_version_with_nan_is_held_back(gate: Gate, request_: Request, result: ForgetResult) -> None:
+def test_a_version_with_nan_is_held_back(gate: Gate, request_: UnlearningRequest, result: ForgetResult) -> None:
     """Not a number never serves, and never reaches a manifest."""
     readout = result.readout.clone()
     readout[0, 0] = torch.nan
@@ -114,9 +118,11 @@ def test_a_version_with_nan_is_held_back(gate: Gate, request_: Request, result: 
     assert all(value == value for value in report.figures.values())
 
 
-def test_disliked_pairs_must_be_forgotten_at_least(gate: Gate, state: TrainedState, request_: Request) -> None:
+def test_disliked_pairs_must_be_forgotten_at_least(
+    gate: Gate, state: TrainedState, request_: UnlearningRequest
+) -> None:
     """Mode `dislike` may go lower than `forget`, never less far."""
-    request = Request.of(state, dislike=request_.forget)
+    request = UnlearningRequest.of(state, dislike=request_.forget)
     untouched = ForgetResult(state.e0, state.readout, state.graph)
     low = state.readout.clone()
     low[request.dislike[0].long()] -= 4 * low[request.dislike[1].long() + state.graph.n_users]
@@ -127,7 +133,7 @@ def test_disliked_pairs_must_be_forgotten_at_least(gate: Gate, state: TrainedSta
 
 def test_an_empty_batch_passes(gate: Gate, state: TrainedState) -> None:
     """Nothing to check is nothing to hold back."""
-    report = gate.check(Request.of(state), ForgetResult(state.e0, state.readout, state.graph))
+    report = gate.check(UnlearningRequest.of(state), ForgetResult(state.e0, state.readout, state.graph))
 
     assert report.passed
     assert report.figures["n_interactions"] == 0
@@ -136,7 +142,7 @@ def test_an_empty_batch_passes(gate: Gate, state: TrainedState) -> None:
 def test_a_whole_user_passes(gate: Gate, state: TrainedState) -> None:
     """A reset row has no score to compare; the rest is measured."""
     encoder = Pretraining(state, PretrainingConfig(steps=0)).run().encoder
-    request = Request.of(state, forget=state.graph.edges_of_users(torch.tensor([5])))
+    request = UnlearningRequest.of(state, forget=state.graph.edges_of_users(torch.tensor([5])))
 
     report = gate.check(request, UnlearnRec({"forget": encoder}).forget(state, request))
 

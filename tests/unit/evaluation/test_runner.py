@@ -11,15 +11,15 @@ import torch
 
 import service.evaluation.runner as runner_module
 from service.evaluation.grid import CellKey
-from service.evaluation.group import Group
-from service.evaluation.measurement import Prepared
+from service.evaluation.group import CellGroup
+from service.evaluation.measurement import PreparedMethod
 from service.evaluation.methods import METHODS, Method, MethodContext
+from service.evaluation.model_cache import ModelCache
 from service.evaluation.protocols import Split, scenario
-from service.evaluation.runner import Progress, Runner, Status
-from service.evaluation.trained import Shelf
+from service.evaluation.runner import CellStatus, Progress, Runner
 from service.unlearning.baselines import NoForgetting
 from service.unlearning.protocol import ForgetResult, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 from tests.unit.evaluation.experiment import QUICK, a_grid, a_runner, tiny, without_cost
 
@@ -27,7 +27,7 @@ from tests.unit.evaluation.experiment import QUICK, a_grid, a_runner, tiny, with
 class Broken(NoForgetting):
     """Fails when asked."""
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """Never returns."""
         msg = "it broke"
         raise ArithmeticError(msg)
@@ -36,7 +36,7 @@ class Broken(NoForgetting):
 class Interrupted(NoForgetting):
     """Somebody presses Ctrl-C while it works."""
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """Never returns."""
         raise KeyboardInterrupt
 
@@ -155,12 +155,12 @@ def test_what_another_process_measures_is_left_to_it(tmp_path: Path) -> None:
     other.start()
     assert held.wait(30)
 
-    assert [status for _, status in runner.statuses()] == [Status.CLAIMED]
+    assert [status for _, status in runner.statuses()] == [CellStatus.CLAIMED]
     assert runner.run().left == 1
     done.set()
     other.join(30)
     assert claim.exists()  # it did not clean up: the claim is stale
-    assert [status for _, status in runner.statuses()] == [Status.OPEN]
+    assert [status for _, status in runner.statuses()] == [CellStatus.OPEN]
     assert runner.run().measured == 1
     assert not claim.exists()
 
@@ -181,10 +181,10 @@ def test_progress_says_how_far_it_is_and_what_is_left(tmp_path: Path) -> None:
 def test_time_left_comes_from_the_median_of_the_method_or_of_all() -> None:
     keys = tuple(CellKey("d", "b", method, "single", seed) for method in ("fast", "new", "slow") for seed in (0, 1, 2))
     known = dict.fromkeys(keys) | {keys[0]: 1.0, keys[6]: 100.0, keys[7]: 100.0}
-    pace = runner_module._Pace(keys, known)
+    latency = runner_module._Pace(keys, known)
 
-    assert pace.left(0) == 2 * 1 + 3 * 100 + 1 * 100
-    assert pace.left(8) == 100
+    assert latency.left(0) == 2 * 1 + 3 * 100 + 1 * 100
+    assert latency.left(8) == 100
 
 
 class Sealed:
@@ -208,15 +208,17 @@ def test_nothing_that_chooses_sees_the_test_part_or_the_request(tmp_path: Path, 
     blind = replace(split, test=Sealed(split.test, seal))  # type: ignore[arg-type]
     asked = replace(drawn, edges=Sealed(drawn.edges, seal))  # type: ignore[arg-type]
     recipe = a_grid(["none"], ["single"]).recipe("tiny", "lightgcn")
-    group = Group(blind, asked, recipe, Shelf(tmp_path), (0, 1))
+    group = CellGroup(blind, asked, recipe, ModelCache(tmp_path), (0, 1))
 
     context = MethodContext(recipe.training, 0, tmp_path, lambda: group.retrained(0))
-    prepared = Prepared.of(QUICK[name], context, group.base(0).state)  # trains, judges and chooses
+    prepared = PreparedMethod.of(QUICK[name], context, group.base(0).state)  # trains, judges and chooses
 
     with pytest.raises(AssertionError, match="before"):
         _ = group.probe
     seal["closed"] = False
     edges = drawn.edges
-    result = prepared.unlearner.forget(prepared.state, Request.of(prepared.state, **{QUICK[name].mode: edges}))
+    result = prepared.unlearner.forget(
+        prepared.state, UnlearningRequest.of(prepared.state, **{QUICK[name].mode: edges})
+    )
     assert result.readout.shape[0] == split.train.n_nodes
     assert not any(value in (blind, asked, group) for value in vars(context).values())

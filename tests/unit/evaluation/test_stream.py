@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from service.evaluation.methods import Pace
+from service.evaluation.methods import LatencyClass
 from service.evaluation.single import forget_each, pairs
-from service.evaluation.stream import Course, Stream, cumulative, stepwise
+from service.evaluation.stream import Stream, StreamResult, cumulative, stepwise
 from service.unlearning.baselines import GraphSwap
 from service.unlearning.protocol import ForgetResult, Guarantee, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 from tests.unit.learning import trained_blocks
 
@@ -24,7 +24,7 @@ class Witness(Unlearner):
     def prepare(self, state: TrainedState) -> None:
         """Nothing."""
 
-    def forget(self, state: TrainedState, request: Request) -> ForgetResult:
+    def forget(self, state: TrainedState, request: UnlearningRequest) -> ForgetResult:
         """Only the graph changes."""
         self.asked.append((state.graph.n_edges, request.n_edges))
         return ForgetResult(state.e0, state.readout, state.graph.without(request.edges))
@@ -83,20 +83,20 @@ def test_a_slow_method_gets_several_batches_at_once_and_is_measured_at_the_same_
 
 def test_the_first_and_the_last_tenth_are_told_apart() -> None:
     state = trained_blocks(epochs=1)
-    course = Course(ForgetResult(state.e0, state.readout, state.graph), seconds=[1.0, 1.0, *[5.0] * 16, 2.0, 2.0])
+    course = StreamResult(ForgetResult(state.e0, state.readout, state.graph), seconds=[1.0, 1.0, *[5.0] * 16, 2.0, 2.0])
 
     assert course.tenths() == {"first_tenth": 1.0, "last_tenth": 2.0}
 
 
 def test_each_pair_is_a_request_of_its_own_from_the_base() -> None:
     state, swap = trained_blocks(epochs=2), GraphSwap()
-    asked = pairs(a_request(state), Pace.MODERATE)
+    asked = pairs(a_request(state), LatencyClass.MODERATE)
 
     own = forget_each(swap, state, asked, "forget")
 
     assert asked.shape == (2, 24)
     for index in (0, 7, 23):
-        alone = swap.forget(state, Request.of(state, forget=asked[:, index : index + 1])).readout
+        alone = swap.forget(state, UnlearningRequest.of(state, forget=asked[:, index : index + 1])).readout
         user, item = asked[:, index]
         torch.testing.assert_close(own.rows[index], alone[user] @ alone[state.graph.n_users :].T)
         torch.testing.assert_close(own.scores[index], own.rows[index, item])
@@ -105,6 +105,6 @@ def test_each_pair_is_a_request_of_its_own_from_the_base() -> None:
 def test_a_slow_method_gets_the_first_of_the_pairs_that_a_fast_one_gets() -> None:
     edges = a_request(trained_blocks(epochs=1))
 
-    few, many = pairs(edges, Pace.TRAINING), pairs(edges, Pace.INSTANT)
+    few, many = pairs(edges, LatencyClass.TRAINING), pairs(edges, LatencyClass.INSTANT)
 
     assert torch.equal(few, many[:, : few.shape[1]])

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from service.interactions.generated import Plan, generate_dataset
+from service.interactions.generated import GeneratorConfig, generate_dataset
 from service.recommender.dataset import Dataset
 
 
@@ -32,8 +32,8 @@ def test_it_is_a_valid_data_set() -> None:
 
 def test_people_prefer_their_community() -> None:
     """With affinity, items of one genre are chosen together far more often than without."""
-    with_taste = generate_dataset(5, plan=Plan(200, 300, n_communities=5, mean_degree=20, affinity=4.0))
-    without = generate_dataset(5, plan=Plan(200, 300, n_communities=5, mean_degree=20, affinity=0.0))
+    with_taste = generate_dataset(5, plan=GeneratorConfig(200, 300, n_communities=5, mean_degree=20, affinity=4.0))
+    without = generate_dataset(5, plan=GeneratorConfig(200, 300, n_communities=5, mean_degree=20, affinity=0.0))
 
     assert share_of_favourite_genre(with_taste) > share_of_favourite_genre(without) + 0.3
 

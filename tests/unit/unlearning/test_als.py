@@ -10,7 +10,7 @@ from service.recommender.backbones import LightGCN
 from service.recommender.graph import InteractionGraph
 from service.recommender.ranking import ranking_quality
 from service.recommender.sampling import split_validation
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 from tests.unit.learning import blocks
 
@@ -33,7 +33,7 @@ def test_it_finds_what_was_held_out_and_repeats_itself() -> None:
 def test_forgetting_is_fitting_what_remains() -> None:
     graph = blocks()
     state, method = state_of(graph), Als(factors=8)
-    request = Request.of(state, graph.edges[:, ::7], graph.edges_of_users(torch.tensor([3])))
+    request = UnlearningRequest.of(state, graph.edges[:, ::7], graph.edges_of_users(torch.tensor([3])))
 
     result = method.forget(state, request)
 

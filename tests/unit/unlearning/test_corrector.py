@@ -9,7 +9,7 @@ from service.unlearning import correction
 from service.unlearning.amplification import swap_graph
 from service.unlearning.corrector import DISLIKE_DEPTH, Corrector
 from service.unlearning.expectation import FEATURES, Expectation
-from service.unlearning.request import MODES, Mode, Request
+from service.unlearning.request import MODES, Mode, UnlearningRequest
 from service.unlearning.state import TrainedState, zero_isolated
 from tests.unit.learning import some_edges, trained_tastes
 
@@ -37,14 +37,14 @@ def _scores(state: TrainedState, readout: Tensor, edges: Tensor) -> Tensor:
     return pair_scores(readout, state.graph.n_users, edges[0].long(), edges[1].long())
 
 
-def _corrected(corrector: Corrector, request: Request) -> Tensor:
+def _corrected(corrector: Corrector, request: UnlearningRequest) -> Tensor:
     state = corrector.state
     remaining = state.graph.without(request.edges)
     swapped = swap_graph(state, remaining)
     return zero_isolated(swapped + corrector.change(swapped, remaining, request, MODES), remaining)
 
 
-def _missed(corrector: Corrector, request: Request, *modes: Mode) -> float:
+def _missed(corrector: Corrector, request: UnlearningRequest, *modes: Mode) -> float:
     """How far the mean of the pairs of these modes, relative to held-out ones, ends from its aim: a share of the way
     there.
     """
@@ -74,7 +74,7 @@ def test_both_modes_are_known() -> None:
 def test_the_mean_meets_its_aim(state: TrainedState, name: str, count: int, request: pytest.FixtureRequest) -> None:
     """Mode `forget`: relative to held-out pairs and however many pairs, a single one included."""
     corrector: Corrector = request.getfixturevalue(name)
-    asked = Request.of(state, forget=some_edges(state.graph, count, seed=4))
+    asked = UnlearningRequest.of(state, forget=some_edges(state.graph, count, seed=4))
 
     assert _missed(corrector, asked, "forget") < 0.15
 
@@ -86,14 +86,14 @@ def test_the_mean_meets_its_aim_despite_the_slack(
     monkeypatch.setattr(correction, "SLACK", 0.7)
     edges = some_edges(state.graph, 40, seed=4)
 
-    assert _missed(quantiles, Request.of(state, forget=edges), "forget") < 0.15
-    assert _missed(quantiles, Request.of(state, dislike=edges), "dislike") > 0.25
+    assert _missed(quantiles, UnlearningRequest.of(state, forget=edges), "forget") < 0.15
+    assert _missed(quantiles, UnlearningRequest.of(state, dislike=edges), "dislike") > 0.25
 
 
 @pytest.mark.parametrize("count", [1, 5, 40])
 def test_disliked_pairs_come_near_their_aim(state: TrainedState, quantiles: Corrector, count: int) -> None:
     """The slack leaves some of the way."""
-    asked = Request.of(state, dislike=some_edges(state.graph, count, seed=4))
+    asked = UnlearningRequest.of(state, dislike=some_edges(state.graph, count, seed=4))
 
     assert _missed(quantiles, asked, "dislike") < 0.4
 
@@ -101,7 +101,7 @@ def test_disliked_pairs_come_near_their_aim(state: TrainedState, quantiles: Corr
 def test_a_request_of_both_modes_meets_the_aims_of_each(state: TrainedState, learnt: Corrector) -> None:
     """The disliked pairs end well below the forgotten ones, and both near where they should."""
     edges = some_edges(state.graph, 40, seed=2)
-    asked = Request.of(state, forget=edges[:, :20], dislike=edges[:, 20:])
+    asked = UnlearningRequest.of(state, forget=edges[:, :20], dislike=edges[:, 20:])
 
     after = _corrected(learnt, asked)
 
@@ -148,7 +148,7 @@ def test_a_disliked_pair_never_aims_above_a_forgotten_one(state: TrainedState) -
 def test_only_the_modes_that_were_asked_for_are_corrected(state: TrainedState, quantiles: Corrector) -> None:
     """An encoder of the published method beside a corrected one is left alone."""
     edges = some_edges(state.graph, 8)
-    asked = Request.of(state, forget=edges[:, :4], dislike=edges[:, 4:])
+    asked = UnlearningRequest.of(state, forget=edges[:, :4], dislike=edges[:, 4:])
     remaining = state.graph.without(asked.edges)
     swapped = swap_graph(state, remaining)
 
@@ -161,7 +161,7 @@ def test_only_the_modes_that_were_asked_for_are_corrected(state: TrainedState, q
 
 def test_a_pair_whose_row_is_reset_is_left_alone(state: TrainedState, quantiles: Corrector, learnt: Corrector) -> None:
     """All of a user: the row is zeroed anyway, and the items that it liked do not pay for it."""
-    asked = Request.of(state, forget=state.graph.edges_of_users(torch.tensor([3])))
+    asked = UnlearningRequest.of(state, forget=state.graph.edges_of_users(torch.tensor([3])))
     remaining = state.graph.without(asked.edges)
     swapped = swap_graph(state, remaining)
 
@@ -172,7 +172,7 @@ def test_a_pair_whose_row_is_reset_is_left_alone(state: TrainedState, quantiles:
 def test_a_reset_row_beside_others(state: TrainedState, learnt: Corrector) -> None:
     """Pairs that keep their rows are corrected, and nothing is infinite."""
     whole = state.graph.edges_of_users(torch.tensor([3]))
-    asked = Request.of(state, forget=torch.cat((whole, some_edges(state.graph, 10, seed=1)), dim=1))
+    asked = UnlearningRequest.of(state, forget=torch.cat((whole, some_edges(state.graph, 10, seed=1)), dim=1))
     remaining = state.graph.without(asked.edges)
 
     change = learnt.change(swap_graph(state, remaining), remaining, asked, MODES)
@@ -185,7 +185,7 @@ def test_a_reset_row_beside_others(state: TrainedState, learnt: Corrector) -> No
 def test_nothing_and_everything(state: TrainedState, learnt: Corrector) -> None:
     """Neither an empty request nor one of all interactions has a pair to correct."""
     for edges in (state.graph.edges[:, :0], state.graph.edges):
-        asked = Request.of(state, forget=edges)
+        asked = UnlearningRequest.of(state, forget=edges)
         remaining = state.graph.without(asked.edges)
         assert not learnt.change(swap_graph(state, remaining), remaining, asked, MODES).any()
 
@@ -196,15 +196,15 @@ def test_the_same_request_gives_the_same_bytes(state: TrainedState, learnt: Corr
     edges = some_edges(state.graph, 30)
     again = Corrector(state, learnt.expectation)
 
-    first = _corrected(learnt, Request.of(state, forget=edges))
-    second = _corrected(again, Request.of(state, forget=edges.flip(1)))
+    first = _corrected(learnt, UnlearningRequest.of(state, forget=edges))
+    second = _corrected(again, UnlearningRequest.of(state, forget=edges.flip(1)))
 
     assert torch.equal(first, second)
 
 
 def test_erased_pairs_fall_and_others_hardly_move(state: TrainedState, quantiles: Corrector) -> None:
     """What the correction does to held-out pairs is small beside what it does to the erased ones."""
-    asked = Request.of(state, forget=some_edges(state.graph, 20))
+    asked = UnlearningRequest.of(state, forget=some_edges(state.graph, 20))
     swapped = swap_graph(state, state.graph.without(asked.edges))
 
     after = _corrected(quantiles, asked)

@@ -11,7 +11,7 @@ from service.recommender.sampling import split_validation
 from service.unlearning import ease
 from service.unlearning.ease import Ease, downdated, inverse_gram
 from service.unlearning.protocol import Guarantee
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 from tests.unit.learning import blocks, random_graph
 
@@ -79,7 +79,7 @@ def test_either_way_the_result_is_that_of_fitting_what_remains(monkeypatch: pyte
     monkeypatch.setattr(ease, "REFIT_SHARE", share)
     graph = blocks()
     state, method = state_of(graph), Ease(20.0)
-    request = Request.of(state, some(graph, 30), some(graph, 10, seed=1))
+    request = UnlearningRequest.of(state, some(graph, 30), some(graph, 10, seed=1))
 
     result = method.forget(state, request)
 
@@ -94,12 +94,12 @@ def test_requests_are_cumulative() -> None:
     graph = blocks()
     state, method = state_of(graph), Ease(20.0)
     method.prepare(state)
-    all_of_it = Request.of(state, some(graph, 12))
+    all_of_it = UnlearningRequest.of(state, some(graph, 12))
     alone = method.forget(state, all_of_it).readout
-    method.forget(state, Request.of(state, some(graph, 3)))
+    method.forget(state, UnlearningRequest.of(state, some(graph, 3)))
 
     assert torch.equal(method.forget(state, all_of_it).readout, alone)
-    assert torch.equal(method.forget(state, Request.of(state)).readout, method.before(state))
+    assert torch.equal(method.forget(state, UnlearningRequest.of(state)).readout, method.before(state))
 
 
 def test_a_fit_belongs_to_its_base() -> None:
@@ -112,7 +112,7 @@ def test_a_fit_belongs_to_its_base() -> None:
 def test_rows_without_an_interaction_are_zero() -> None:
     graph = blocks()
     state = state_of(graph)
-    request = Request.of(
+    request = UnlearningRequest.of(
         state, torch.cat((graph.edges_of_users(torch.tensor([4])), graph.edges_of_items(torch.tensor([7]))), 1)
     )
 

@@ -5,7 +5,7 @@ import torch
 from service.recommender.backbones import LightGCN
 from service.recommender.ranking import top_items
 from service.unlearning.popularity import Popularity
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState
 from tests.unit.learning import blocks
 
@@ -14,7 +14,7 @@ def test_it_counts_and_an_erasure_is_subtracted() -> None:
     graph = blocks()
     state = TrainedState(graph, graph.edges[:, :0], torch.zeros(graph.n_nodes, 4), LightGCN())
     method = Popularity()
-    request = Request.of(state, graph.edges[:, ::9], graph.edges_of_users(torch.tensor([2])))
+    request = UnlearningRequest.of(state, graph.edges[:, ::9], graph.edges_of_users(torch.tensor([2])))
 
     result = method.forget(state, request)
 

@@ -16,7 +16,7 @@ from service.unlearning.expectation import FEATURES, FORM, PairFeatures
 from service.unlearning.metric import ReadoutMetric
 from service.unlearning.pretraining import Pretraining, PretrainingConfig, PretrainingReport, PretrainingResult
 from service.unlearning.ranks import auc
-from service.unlearning.request import MODES, Mode, Request
+from service.unlearning.request import MODES, Mode, UnlearningRequest
 from service.unlearning.shadow import Shadow, learn_expectation
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import UnlearnRec
@@ -164,7 +164,7 @@ def test_the_shadows_pairs_stand_among_held_out_ones_as_in_the_shadow(state: Tra
     remaining = state.graph.without(shadow.edges)
     swapped = swap_graph(state, remaining)
 
-    request = Request.of(state, forget=shadow.edges)
+    request = UnlearningRequest.of(state, forget=shadow.edges)
     readout = swapped + corrector.change(swapped, remaining, request, ("forget",))
 
     wanted = auc(shadow.scores, _scores(state, state.readout, state.validation))
@@ -212,7 +212,7 @@ def test_a_stored_encoder_forgets_just_as_well(state: TrainedState, pretrained: 
     """The expectation goes with it."""
     encoder = pretrained.encoder
     again = InfluenceEncoder.from_tensors(encoder.facts(), encoder.tensors())
-    request = Request.of(state, forget=some_edges(state.graph, 20))
+    request = UnlearningRequest.of(state, forget=some_edges(state.graph, 20))
 
     first, second = (UnlearnRec({"forget": each}).forget(state, request) for each in (encoder, again))
 
@@ -223,7 +223,7 @@ def test_forgetting_comes_closer_to_retraining_than_the_graph_alone(
     state: TrainedState, pretrained: PretrainingResult
 ) -> None:
     """In the erased pairs' scores: nearly no bias is left, and the distance pair by pair is less too."""
-    request = Request.of(state, forget=some_edges(state.graph, 124, seed=7))
+    request = UnlearningRequest.of(state, forget=some_edges(state.graph, 124, seed=7))
     remaining = state.graph.without(request.edges)
     aligned = []
     for seed in (1, 2):
@@ -264,7 +264,9 @@ def test_no_shadow_of_a_base_whose_training_is_unknown(state: TrainedState, spy:
     """A base that was trained elsewhere falls back on quantiles, and still forgets."""
     encoder = Pretraining(state, PretrainingConfig()).run().encoder
 
-    result = UnlearnRec({"forget": encoder}).forget(state, Request.of(state, forget=some_edges(state.graph, 20)))
+    result = UnlearnRec({"forget": encoder}).forget(
+        state, UnlearningRequest.of(state, forget=some_edges(state.graph, 20))
+    )
 
     assert spy.graphs == []
     assert encoder.expectation is None

@@ -8,7 +8,7 @@ from service.unlearning.encoder import EncoderConfig, InfluenceEncoder
 from service.unlearning.expectation import FEATURES, Expectation
 from service.unlearning.idm import InfluenceDependencyMatrix
 from service.unlearning.pretraining import Pretraining, PretrainingConfig
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.retrain import Retrain
 from service.unlearning.state import TrainedState
 from service.unlearning.unlearnrec import UnlearnRec
@@ -102,7 +102,7 @@ def test_a_fresh_encoder_without_weight_shifts_nothing(state: TrainedState) -> N
 
 def test_an_empty_request_gives_the_base_bit_for_bit(state: TrainedState, forget: InfluenceEncoder) -> None:
     """Nothing to forget changes nothing."""
-    result = UnlearnRec({"forget": forget}).forget(state, Request.of(state))
+    result = UnlearnRec({"forget": forget}).forget(state, UnlearningRequest.of(state))
 
     assert torch.equal(result.readout, state.readout)
     assert torch.equal(result.e0, state.e0)
@@ -124,8 +124,8 @@ def test_requests_are_sets(state: TrainedState, forget: InfluenceEncoder) -> Non
     edges, method = _some(state), UnlearnRec({"forget": forget})
     shuffled = torch.cat((edges.flip(1), edges[:, :5]), dim=1)
 
-    once = method.forget(state, Request.of(state, forget=edges))
-    again = method.forget(state, Request.of(state, forget=shuffled))
+    once = method.forget(state, UnlearningRequest.of(state, forget=edges))
+    again = method.forget(state, UnlearningRequest.of(state, forget=shuffled))
 
     assert torch.equal(once.readout, again.readout)
 
@@ -134,7 +134,7 @@ def test_unknown_interactions_are_no_part_of_a_request(state: TrainedState) -> N
     """What the base never saw needs no forgetting; what it held out leaves the measurements."""
     asked = torch.cat((state.validation[:, :3], _some(state, 4)), dim=1)
 
-    request = Request.of(state, forget=asked)
+    request = UnlearningRequest.of(state, forget=asked)
 
     assert request.n_edges == 4
     assert request.held_out.shape == (2, 3)
@@ -144,7 +144,7 @@ def test_an_interaction_asked_for_in_both_modes_is_disliked(state: TrainedState)
     """The stronger wish counts."""
     edges = _some(state, 6)
 
-    request = Request.of(state, forget=edges, dislike=edges[:, :2])
+    request = UnlearningRequest.of(state, forget=edges, dislike=edges[:, :2])
 
     assert request.dislike.shape[1] == 2
     assert request.forget.shape[1] == 4
@@ -153,7 +153,7 @@ def test_an_interaction_asked_for_in_both_modes_is_disliked(state: TrainedState)
 def test_forgotten_pairs_come_close_to_their_target(state: TrainedState, forget: InfluenceEncoder) -> None:
     """Mode `forget` leaves most of the distance to unseen pairs behind, and does not fall far below them."""
     method, edges = UnlearnRec({"forget": forget}), _some(state, 40, seed=3)
-    request = Request.of(state, forget=edges)
+    request = UnlearningRequest.of(state, forget=edges)
     method.prepare(state)
     assert method._prepared is not None
     targets = method._prepared[1].calibration.targets(state, request.forget)
@@ -168,7 +168,7 @@ def test_forgotten_pairs_come_close_to_their_target(state: TrainedState, forget:
 
 def test_disliked_pairs_fall(state: TrainedState, dislike: InfluenceEncoder) -> None:
     """Mode `dislike` lowers the scores further than the graph alone."""
-    request = Request.of(state, dislike=_some(state, 40, seed=3))
+    request = UnlearningRequest.of(state, dislike=_some(state, 40, seed=3))
     users, items = request.dislike.long()
     fresh = InfluenceEncoder.fresh(EncoderConfig(init_weight=0.0), (state.graph.n_nodes, 16), torch.device("cpu"))
 
@@ -184,7 +184,7 @@ def test_a_row_without_interactions_is_reset(state: TrainedState, forget: Influe
     user, item = torch.tensor([3]), torch.tensor([7])
     edges = torch.cat((state.graph.edges_of_users(user), state.graph.edges_of_items(item)), dim=1)
 
-    result = UnlearnRec({"forget": forget}).forget(state, Request.of(state, forget=edges))
+    result = UnlearnRec({"forget": forget}).forget(state, UnlearningRequest.of(state, forget=edges))
 
     node = state.graph.n_users + 7
     assert not result.readout[3].any()
@@ -196,7 +196,7 @@ def test_a_row_without_interactions_is_reset(state: TrainedState, forget: Influe
 
 def test_everything_can_be_forgotten(state: TrainedState, forget: InfluenceEncoder) -> None:
     """The last interaction of all may go too."""
-    result = UnlearnRec({"forget": forget}).forget(state, Request.of(state, forget=state.graph.edges))
+    result = UnlearnRec({"forget": forget}).forget(state, UnlearningRequest.of(state, forget=state.graph.edges))
 
     assert result.graph.n_edges == 0
     assert not result.readout.any()
@@ -205,13 +205,13 @@ def test_everything_can_be_forgotten(state: TrainedState, forget: InfluenceEncod
 def test_a_mode_without_an_encoder_is_refused(state: TrainedState, forget: InfluenceEncoder) -> None:
     """The message says which encoder is missing."""
     with pytest.raises(ValueError, match="No influence encoder for mode 'dislike'"):
-        UnlearnRec({"forget": forget}).forget(state, Request.of(state, dislike=_some(state)))
+        UnlearnRec({"forget": forget}).forget(state, UnlearningRequest.of(state, dislike=_some(state)))
 
 
 @pytest.mark.P6
 def test_fine_tuning_is_reproducible_and_moves_the_model(state: TrainedState, forget: InfluenceEncoder) -> None:
     """The same request and number of epochs give the same bytes; the encoder itself is left as it was."""
-    request, kept = Request.of(state, forget=_some(state)), forget.copy()
+    request, kept = UnlearningRequest.of(state, forget=_some(state)), forget.copy()
     method = UnlearnRec({"forget": forget}, epochs=1)
 
     first, second = method.forget(state, request), method.forget(state, request)
@@ -236,7 +236,7 @@ def test_an_encoder_of_an_older_version_still_forgets(state: TrainedState, ampli
     """It named an amplification and stored no expectation: it is corrected by quantiles, or, with 1, not at all."""
     old = _random_encoder(state)
     facts = {key: value for key, value in old.facts().items() if key != "correct"} | {"amplification": amplification}
-    request = Request.of(state, forget=_some(state))
+    request = UnlearningRequest.of(state, forget=_some(state))
 
     encoder = InfluenceEncoder.from_tensors(facts, old.tensors())
 
@@ -275,7 +275,7 @@ def test_fine_tuning_aims_where_the_correction_does(state: TrainedState) -> None
         encoder = InfluenceEncoder.fresh(EncoderConfig(init_weight=0.0), (state.graph.n_nodes, 16), torch.device("cpu"))
         encoder.expectation = learnt
         encoders.append(encoder)
-    request = Request.of(state, forget=_some(state))
+    request = UnlearningRequest.of(state, forget=_some(state))
 
     low, high = (UnlearnRec({"forget": each}, epochs=2).forget(state, request).readout for each in encoders)
 
@@ -323,7 +323,7 @@ def test_retraining_never_sees_the_request(state: TrainedState) -> None:
     from service.recommender.training import TrainingConfig
 
     config = TrainingConfig(embedding_size=16, batch_size=512, learning_rate=2e-2, epochs=3, patience=3)
-    request = Request.of(state, forget=_some(state))
+    request = UnlearningRequest.of(state, forget=_some(state))
 
     result = Retrain(config, seed=5).forget(state, request)
 

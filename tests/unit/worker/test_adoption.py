@@ -15,7 +15,7 @@ from service.platform.identity import load_identity
 from service.recommender.backbones import LightGCN
 from service.settings import load_settings
 from service.unlearning.pretraining import PretrainingConfig
-from service.worker.adoption import Adopted, Foreign, MayKnowErased, adopt_base
+from service.worker.adoption import AdoptionResult, ExternalModel, MayKnowErased, adopt_base
 from service.worker.encoders import pretrain
 from service.worker.training import NothingToLearn
 from tests.factories.workers import (
@@ -57,11 +57,11 @@ def svd(pairs: Sequence[tuple[int, int]] = LEARNT, rank: int = 12) -> Vectors:
     return Vectors(rows, columns, names, tuple(item(number) for number in reversed(range(N_ITEMS))), "0" * 64)
 
 
-def foreign(vectors: Vectors | None = None, held_out: Sequence[tuple[int, int]] = HELD_OUT) -> Foreign:
-    return Foreign(vectors or svd(), [(user(u), item(i)) for u, i in held_out])
+def foreign(vectors: Vectors | None = None, held_out: Sequence[tuple[int, int]] = HELD_OUT) -> ExternalModel:
+    return ExternalModel(vectors or svd(), [(user(u), item(i)) for u, i in held_out])
 
 
-def adopt(home: Home, model: Foreign) -> Adopted:
+def adopt(home: Home, model: ExternalModel) -> AdoptionResult:
     return adopt_base(home.database, home.store, load_identity(home.settings), model)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from service.platform import tables
 from service.platform.clock import SystemClock
 from service.platform.database import Database
-from service.worker.lease import Fenced, Lease, Process
+from service.worker.lease import Fenced, Lease, ProcessIdentity
 
 TERM_S = 0.3
 ELSEWHERE = "another-boot/1/2/3"
@@ -70,7 +70,7 @@ def test_a_silent_holder_is_replaced_after_a_term_and_refused_from_then_on(datab
 
 def test_the_lease_of_a_dead_process_is_taken_at_once(database: Database, lease: Make) -> None:
     """A holder that provably runs no more on this machine is not waited for."""
-    dead = Process.current()._replace(started="1")
+    dead = ProcessIdentity.current()._replace(started="1")
     with database.write() as connection:
         connection.execute(tables.leases.insert().values(name="unlearner", holder=str(dead), epoch=7, beat=3))
     standby, stop = Lease(database, seconds=3600, clock=SystemClock()), threading.Event()
@@ -80,7 +80,7 @@ def test_the_lease_of_a_dead_process_is_taken_at_once(database: Database, lease:
 
     assert taken
     assert dead.is_dead()
-    assert not Process.current().is_dead()
+    assert not ProcessIdentity.current().is_dead()
 
 
 def test_a_lease_that_is_given_back_is_taken_at_once(database: Database, lease: Make) -> None:

@@ -12,7 +12,7 @@ from service.evaluation.gate import GateReport
 from service.platform import tables
 from service.unlearning.encoder import InfluenceEncoder, OutdatedEncoder
 from service.unlearning.protocol import ForgetResult
-from service.worker.engine import EncoderMissing, Plan, UnlearningEngine
+from service.worker.engine import EncoderMissing, ResolvedBatch, UnlearningEngine
 from service.worker.lease import Fenced
 from service.worker.pipeline import GATE_REFUSED, UNLEARNING_FAILED
 from tests.factories.workers import N_USERS, PAIRS, Home, engine_of, pipeline_of, waiting
@@ -23,7 +23,7 @@ POISON = 7  # a user
 class Poisoned(UnlearningEngine):
     """The real engine, but that it fails on any batch that names user 7."""
 
-    def apply(self, plan: Plan, fine_tune_epochs: int) -> ForgetResult:
+    def apply(self, plan: ResolvedBatch, fine_tune_epochs: int) -> ForgetResult:
         if bool((plan.batch.edges[0] == POISON).any()):
             raise RuntimeError("arithmetic")
         return super().apply(plan, fine_tune_epochs)
@@ -35,7 +35,7 @@ class Strict(UnlearningEngine):
     needed = 0
     asked: list[int]
 
-    def gate(self, plan: Plan, result: ForgetResult) -> GateReport:
+    def gate(self, plan: ResolvedBatch, result: ForgetResult) -> GateReport:
         self.asked = [*getattr(self, "asked", []), result.fine_tune_epochs]
         bad = bool((plan.batch.edges[0] == POISON).any()) or result.fine_tune_epochs < self.needed
         report = super().gate(plan, result)
@@ -45,7 +45,7 @@ class Strict(UnlearningEngine):
 class Lenient(UnlearningEngine):
     """The real engine with a gate that passes everything: it measures, and the test decides."""
 
-    def gate(self, plan: Plan, result: ForgetResult) -> GateReport:
+    def gate(self, plan: ResolvedBatch, result: ForgetResult) -> GateReport:
         return GateReport(True, super().gate(plan, result).figures, ())
 
 
@@ -92,8 +92,8 @@ def test_a_version_does_not_depend_on_how_erasures_were_batched(place: Home) -> 
     stepwise = place.store.open("versions", 4, "embeddings.safetensors")
 
     engine = engine_of(place)
-    demand = pipeline.ledger.demand
-    at_once = engine.embeddings(engine.apply(engine.plan(type(demand)(), demand), 0))
+    targets = pipeline.forget_set.targets
+    at_once = engine.embeddings(engine.apply(engine.resolve(type(targets)(), targets), 0))
 
     assert set(stepwise) == set(at_once)
     for name, array in at_once.items():
@@ -404,7 +404,7 @@ def during(engine: object, action: Callable[[], object]) -> None:
     assert isinstance(engine, UnlearningEngine)
     apply, pending = engine.apply, [action]
 
-    def applying(plan: Plan, fine_tune_epochs: int) -> ForgetResult:
+    def applying(plan: ResolvedBatch, fine_tune_epochs: int) -> ForgetResult:
         while pending:
             pending.pop()()
         return apply(plan, fine_tune_epochs)
@@ -417,7 +417,7 @@ def failing(engine: object, times: int) -> list[int]:
     assert isinstance(engine, UnlearningEngine)
     apply, left = engine.apply, list(range(times))
 
-    def sometimes(plan: Plan, fine_tune_epochs: int) -> ForgetResult:
+    def sometimes(plan: ResolvedBatch, fine_tune_epochs: int) -> ForgetResult:
         if left:
             left.pop()
             raise RuntimeError("passing trouble")

@@ -15,7 +15,7 @@ from service.platform import tables
 from service.platform.redis import ErasureStream
 from service.settings import Settings
 from service.unlearning.protocol import ForgetResult
-from service.worker.engine import EMBEDDINGS, Plan, UnlearningEngine
+from service.worker.engine import EMBEDDINGS, ResolvedBatch, UnlearningEngine
 from service.worker.monitor import Monitor
 from service.worker.pipeline import UNLEARNING_CRASHED
 from service.worker.repository import queue
@@ -69,7 +69,7 @@ def test_a_damaged_live_version_is_made_again(place: Home) -> None:
 def test_a_delivery_wakes_the_worker_and_is_acknowledged(place: Home, stream: ErasureStream) -> None:
     """The relay publishes, the worker forgets, the stream is empty in the end; the alias files follow."""
     with working(worker_of(place, stream)) as worker:
-        eventually(lambda: worker.standing.rounds)
+        eventually(lambda: worker.status.rounds)
         erasure_id = place.accept(place.learnt[0])
         worker.relay.publish_pending()
         eventually(lambda: place.status(erasure_id) == "forgotten")
@@ -154,8 +154,8 @@ def test_a_failing_round_is_tried_again(place: Home) -> None:
     seen: list[str | None] = []
 
     with working(worker_of(place, engine_of=Troubled)) as worker:
-        eventually(lambda: seen.append(worker.standing.trouble) or place.status(erasure_id) == "forgotten")
-        eventually(lambda: worker.standing.trouble is None)
+        eventually(lambda: seen.append(worker.status.trouble) or place.status(erasure_id) == "forgotten")
+        eventually(lambda: worker.status.trouble is None)
 
     assert "OSError" in seen
 
@@ -177,7 +177,7 @@ def test_a_worker_that_is_told_to_stop_finishes_its_batch(place: Home) -> None:
     class Slow(UnlearningEngine):
         """The real engine; says when it applies."""
 
-        def apply(self, plan: Plan, fine_tune_epochs: int) -> ForgetResult:
+        def apply(self, plan: ResolvedBatch, fine_tune_epochs: int) -> ForgetResult:
             applying.set()
             return super().apply(plan, fine_tune_epochs)
 
@@ -197,7 +197,7 @@ def test_the_monitor_answers_for_operators(place: Home, stream: ErasureStream) -
     address = f"http://127.0.0.1:{monitor.port}"
 
     with working(worker):
-        eventually(lambda: worker.standing.base)
+        eventually(lambda: worker.status.base)
         live = json.load(urllib.request.urlopen(f"{address}/livez"))
         ready = json.load(urllib.request.urlopen(f"{address}/readyz"))
         metrics = urllib.request.urlopen(f"{address}/metrics").read().decode()

@@ -5,7 +5,7 @@ from torch.nn.functional import cross_entropy
 from service.recommender.backbones import SoftmaxLightGCN, Triples
 from service.recommender.losses import sampled_softmax_loss
 from service.recommender.training import TrainingConfig
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.retrain import Retrain
 from tests.unit.learning import random_state, some_edges
 
@@ -43,7 +43,7 @@ def test_another_backbone_is_trained_before_and_after() -> None:
     """As a reference it has a model of its own: nothing of the base's embeddings is in it."""
     state = random_state(seed=0)
     method = Retrain(TrainingConfig(embedding_size=8, epochs=2), seed=3, backbone=SoftmaxLightGCN(layers=2))
-    request = Request.of(state, forget=some_edges(state.graph, 5))
+    request = UnlearningRequest.of(state, forget=some_edges(state.graph, 5))
 
     before, result = method.before(state), method.forget(state, request)
 

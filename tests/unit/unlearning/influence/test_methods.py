@@ -15,7 +15,7 @@ from service.unlearning.influence.newton import NewtonStep, touched, within
 from service.unlearning.influence.objective import FixedTriples, Objective
 from service.unlearning.influence.scif import _batches
 from service.unlearning.protocol import Guarantee, Unlearner
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.state import TrainedState, zero_isolated
 from tests.unit.learning import trained_blocks
 
@@ -48,10 +48,12 @@ def settled(state: TrainedState) -> TrainedState:
 
 
 @pytest.fixture(scope="module")
-def request_(state: TrainedState) -> Request:
+def request_(state: TrainedState) -> UnlearningRequest:
     """Some of the edges, in both modes."""
     order = torch.randperm(state.graph.n_edges, generator=torch.Generator().manual_seed(0))
-    return Request.of(state, forget=state.graph.edges[:, order[:15]], dislike=state.graph.edges[:, order[15:20]])
+    return UnlearningRequest.of(
+        state, forget=state.graph.edges[:, order[:15]], dislike=state.graph.edges[:, order[15:20]]
+    )
 
 
 def _mean_score(state: TrainedState, readout: Tensor, edges: Tensor) -> float:
@@ -62,7 +64,7 @@ def _mean_score(state: TrainedState, readout: Tensor, edges: Tensor) -> float:
 @pytest.mark.parametrize("name", METHODS)
 def test_an_empty_request_gives_the_base(name: str, state: TrainedState) -> None:
     """Bit for bit."""
-    result = METHODS[name]().forget(state, Request.of(state))
+    result = METHODS[name]().forget(state, UnlearningRequest.of(state))
 
     assert torch.equal(result.e0, state.e0)
     assert torch.equal(result.readout, state.readout)
@@ -70,7 +72,7 @@ def test_an_empty_request_gives_the_base(name: str, state: TrainedState) -> None
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_says_what_it_did(name: str, state: TrainedState, request_: Request) -> None:
+def test_a_method_says_what_it_did(name: str, state: TrainedState, request_: UnlearningRequest) -> None:
     """Approximate, timed by step, the remaining graph, a readout that follows from e0, and the same on a repeat."""
     method = METHODS[name]()
     before = state.e0.clone()
@@ -88,7 +90,7 @@ def test_a_method_says_what_it_did(name: str, state: TrainedState, request_: Req
 
 
 @pytest.mark.parametrize("name", ["gif", "gif-cg", "ceu", "ifru"])
-def test_forgotten_pairs_fall(name: str, settled: TrainedState, request_: Request) -> None:
+def test_forgotten_pairs_fall(name: str, settled: TrainedState, request_: UnlearningRequest) -> None:
     """Below the base and below what swapping the graph does alone; what remains moves less."""
     result = METHODS[name]().forget(settled, request_)
 
@@ -101,8 +103,8 @@ def test_forgotten_pairs_fall(name: str, settled: TrainedState, request_: Reques
     assert abs(_mean_score(settled, settled.readout, kept) - _mean_score(settled, result.readout, kept)) < fall / 2
 
 
-def test_both_modes_are_alike(state: TrainedState, request_: Request) -> None:
-    as_one = Request.of(state, forget=request_.edges)
+def test_both_modes_are_alike(state: TrainedState, request_: UnlearningRequest) -> None:
+    as_one = UnlearningRequest.of(state, forget=request_.edges)
 
     assert torch.allclose(CEU().forget(state, request_).e0, CEU().forget(state, as_one).e0)
 
@@ -112,7 +114,7 @@ def test_a_whole_user_can_go(name: str, state: TrainedState) -> None:
     """The row is zero afterwards, not merely moved."""
     method = METHODS[name]()
 
-    result = method.forget(state, Request.of(state, forget=state.graph.edges_of_users(torch.tensor([3]))))
+    result = method.forget(state, UnlearningRequest.of(state, forget=state.graph.edges_of_users(torch.tensor([3]))))
 
     assert not result.e0[3].any()
     assert not result.readout[3].any()
@@ -122,7 +124,7 @@ def test_a_whole_user_can_go(name: str, state: TrainedState) -> None:
 @pytest.mark.parametrize("hops", [0, 1, 2])
 def test_rows_beyond_the_hops_stay(hops: int, state: TrainedState) -> None:
     """GIF-k: the full step, with rows further from the request left out."""
-    request = Request.of(state, forget=state.graph.edges[:, :1])
+    request = UnlearningRequest.of(state, forget=state.graph.edges[:, :1])
     near = within(state.graph, touched(state, request), hops)
     method = GIF(solver="cg", hops=hops)
 
@@ -147,7 +149,7 @@ def test_hops_are_steps_along_interactions() -> None:
     assert within(graph, start, 2).tolist() == [True, True, False, True, False]
 
 
-def test_short_neumann_series_move_less(settled: TrainedState, request_: Request) -> None:
+def test_short_neumann_series_move_less(settled: TrainedState, request_: UnlearningRequest) -> None:
     """The published default of five iterations hardly forgets."""
     short, long = (GIF(iterations=count).forget(settled, request_).e0 - settled.e0 for count in (5, 100))
 
@@ -155,7 +157,7 @@ def test_short_neumann_series_move_less(settled: TrainedState, request_: Request
 
 
 def test_an_indefinite_hessian_is_damped_as_much_as_it_takes(
-    state: TrainedState, settled: TrainedState, request_: Request
+    state: TrainedState, settled: TrainedState, request_: UnlearningRequest
 ) -> None:
     """The series of a base far from its optimum stays sound; one at its optimum keeps the damping asked for."""
     far, near = GIF(), GIF()
@@ -170,13 +172,13 @@ def test_an_indefinite_hessian_is_damped_as_much_as_it_takes(
     assert near.report.damping < 0.01 * near.report.solver.scale
 
 
-def test_damping_shortens_the_step(settled: TrainedState, request_: Request) -> None:
+def test_damping_shortens_the_step(settled: TrainedState, request_: UnlearningRequest) -> None:
     light, heavy = (CEU(damping=damping).forget(settled, request_).e0 - settled.e0 for damping in (0.1, 10.0))
 
     assert heavy.norm() < light.norm() / 2
 
 
-def test_the_trust_region_bounds_every_row(state: TrainedState, request_: Request) -> None:
+def test_the_trust_region_bounds_every_row(state: TrainedState, request_: UnlearningRequest) -> None:
     method = CEU(damping=1e-3, radius=0.05)
 
     result = method.forget(state, request_)
@@ -188,7 +190,7 @@ def test_the_trust_region_bounds_every_row(state: TrainedState, request_: Reques
     assert method.report.capped > 0
 
 
-def test_the_literal_ceu_carries_no_direct_term(state: TrainedState, request_: Request) -> None:
+def test_the_literal_ceu_carries_no_direct_term(state: TrainedState, request_: UnlearningRequest) -> None:
     """Its right side is the spillover, its damping the paper's; the pairs hardly notice."""
     literal, adapted = CEU(literal=True), CEU()
 
@@ -206,7 +208,7 @@ def test_the_literal_ceu_carries_no_direct_term(state: TrainedState, request_: R
     assert step.norm() < other.norm()
 
 
-def test_the_residual_says_how_much_the_step_made_up_for(settled: TrainedState, request_: Request) -> None:
+def test_the_residual_says_how_much_the_step_made_up_for(settled: TrainedState, request_: UnlearningRequest) -> None:
     """A diagnostic of CEU, never a certificate."""
     method = CEU()
 
@@ -215,11 +217,11 @@ def test_the_residual_says_how_much_the_step_made_up_for(settled: TrainedState, 
     assert method.residual is not None
     assert method.residual.after < method.residual.before / 2
     assert method.residual.squared_step > 0
-    method.forget(settled, Request.of(settled))
+    method.forget(settled, UnlearningRequest.of(settled))
     assert method.residual is None
 
 
-def test_importance_spreads_as_written(state: TrainedState, request_: Request) -> None:
+def test_importance_spreads_as_written(state: TrainedState, request_: UnlearningRequest) -> None:
     """s_1 = D'^-1 (A + I) s_0, by dense matrices."""
     graph = state.graph
     dense = torch.eye(graph.n_nodes)
@@ -235,7 +237,7 @@ def test_importance_spreads_as_written(state: TrainedState, request_: Request) -
 
 
 @pytest.mark.parametrize(("keep_frac", "hops"), [(0.6, 1), (0.2, 1), (0.6, 0)])
-def test_pruned_rows_stay(keep_frac: float, hops: int, state: TrainedState, request_: Request) -> None:
+def test_pruned_rows_stay(keep_frac: float, hops: int, state: TrainedState, request_: UnlearningRequest) -> None:
     """The most important share of the rows moves, the request's own always."""
     method = IFRU(keep_frac=keep_frac, hops=hops)
     own = touched(state, request_)
@@ -248,7 +250,7 @@ def test_pruned_rows_stay(keep_frac: float, hops: int, state: TrainedState, requ
 
 
 def test_changed_data_is_that_of_nodes_that_lost_enough(state: TrainedState) -> None:
-    request = Request.of(state, forget=state.graph.edges[:, :1])
+    request = UnlearningRequest.of(state, forget=state.graph.edges[:, :1])
     remaining = state.graph.without(request.edges)
     users, items = state.graph.edges
     user, item = request.edges[:, 0]
@@ -259,7 +261,7 @@ def test_changed_data_is_that_of_nodes_that_lost_enough(state: TrainedState) -> 
     assert not IFRU(threshold=0.9)._spilled(state, remaining, request).any()
 
 
-def test_scif_moves_the_users_of_the_request_alone(state: TrainedState, request_: Request) -> None:
+def test_scif_moves_the_users_of_the_request_alone(state: TrainedState, request_: UnlearningRequest) -> None:
     result = SCIF().forget(state, request_)
 
     moved = torch.nonzero((result.e0 != state.e0).any(dim=1)).flatten()
@@ -268,7 +270,7 @@ def test_scif_moves_the_users_of_the_request_alone(state: TrainedState, request_
     assert _mean_score(state, result.readout, edges) < _mean_score(state, state.readout, edges)
 
 
-def test_scif_solves_the_block_of_each_user(state: TrainedState, request_: Request) -> None:
+def test_scif_solves_the_block_of_each_user(state: TrainedState, request_: UnlearningRequest) -> None:
     """H_u and g_u written out for one user."""
     method = SCIF(damping=0.2, radius=math.inf)
     user = int(request_.edges[0, 0])
@@ -287,7 +289,7 @@ def test_scif_solves_the_block_of_each_user(state: TrainedState, request_: Reque
     assert torch.allclose(step, torch.linalg.solve(block, gradient), atol=1e-5)
 
 
-def test_scif_gives_the_same_in_small_batches(state: TrainedState, request_: Request) -> None:
+def test_scif_gives_the_same_in_small_batches(state: TrainedState, request_: UnlearningRequest) -> None:
     """Memory is bounded by the budget, not by the request."""
     whole, parted = SCIF().forget(state, request_).e0, SCIF(budget=1).forget(state, request_).e0
 
@@ -295,7 +297,7 @@ def test_scif_gives_the_same_in_small_batches(state: TrainedState, request_: Req
     assert _batches([2, 3, 3, 9], width=1, budget=8) == [slice(0, 2), slice(2, 3), slice(3, 4)]
 
 
-def test_what_is_prepared_serves_one_base(state: TrainedState, request_: Request) -> None:
+def test_what_is_prepared_serves_one_base(state: TrainedState, request_: UnlearningRequest) -> None:
     """Prepared once for all requests to a base, anew for another."""
     method: NewtonStep = CEU()
     method.prepare(state)

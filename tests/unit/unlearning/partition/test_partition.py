@@ -9,9 +9,9 @@ from service.recommender.graph import InteractionGraph
 from service.recommender.ranking import ranking_quality
 from service.recommender.training import TrainingConfig
 from service.unlearning.partition import SISA, AttentionConfig, GraphEraser, PartitionUnlearner, RecEraser
-from service.unlearning.partition.shards import NO_SHARD, Partition, Rows
+from service.unlearning.partition.shards import NO_SHARD, Partition, ShardRows
 from service.unlearning.protocol import Guarantee
-from service.unlearning.request import Request
+from service.unlearning.request import UnlearningRequest
 from service.unlearning.retrain import Retrain
 from service.unlearning.state import TrainedState
 from tests.unit.learning import random_graph, trained_blocks
@@ -53,7 +53,7 @@ def of_shard(method: PartitionUnlearner, shard: int, count: int = 3) -> Tensor:
 
 @every_method
 def test_an_empty_request_changes_nothing(name: str) -> None:
-    result = prepared(name).forget(base(), Request.of(base()))
+    result = prepared(name).forget(base(), UnlearningRequest.of(base()))
     assert result.readout is prepared(name).before(base())
     assert result.graph is base().graph
     assert result.shards_hit == ()
@@ -63,7 +63,7 @@ def test_an_empty_request_changes_nothing(name: str) -> None:
 def test_only_the_shards_hit_are_trained_anew(name: str) -> None:
     method = prepared(name)
     models, edges = method.ensemble(base()).models, of_shard(method, 2)
-    request = Request.of(base(), forget=edges)
+    request = UnlearningRequest.of(base(), forget=edges)
     result = method.forget(base(), request)
     assert result.shards_hit == (2,)
     assert result.seconds["slowest_shard"] == result.seconds["shards"] > 0
@@ -78,7 +78,7 @@ def test_only_the_shards_hit_are_trained_anew(name: str) -> None:
 @every_method
 def test_the_ensemble_ranks_better_than_chance_before_and_after(name: str) -> None:
     method, held_out = prepared(name), validation()
-    result = method.forget(base(), Request.of(base(), forget=of_shard(method, 1)))
+    result = method.forget(base(), UnlearningRequest.of(base(), forget=of_shard(method, 1)))
     chance = ranking_quality(torch.randn(base().readout.shape), base().graph, held_out, 10).recall
     for readout, graph in ((method.before(base()), base().graph), (result.readout, result.graph)):
         assert ranking_quality(readout, graph, held_out, 10).recall > 1.5 * chance
@@ -86,7 +86,7 @@ def test_the_ensemble_ranks_better_than_chance_before_and_after(name: str) -> No
 
 @every_method
 def test_the_same_seeds_give_the_same_ensemble(name: str) -> None:
-    request = Request.of(base(), forget=of_shard(prepared(name), 0))
+    request = UnlearningRequest.of(base(), forget=of_shard(prepared(name), 0))
     again = METHODS[name]()
     assert torch.equal(again.before(base()), prepared(name).before(base()))
     first, second = (method.forget(base(), request) for method in (again, prepared(name)))
@@ -97,7 +97,7 @@ def test_the_same_seeds_give_the_same_ensemble(name: str) -> None:
 @every_method
 def test_a_user_who_erased_everything_is_gone(name: str) -> None:
     user = torch.tensor([5])
-    result = prepared(name).forget(base(), Request.of(base(), forget=base().graph.edges_of_users(user)))
+    result = prepared(name).forget(base(), UnlearningRequest.of(base(), forget=base().graph.edges_of_users(user)))
     assert (result.readout[5] == 0).all()
     assert (result.e0[5] == 0).all()
     assert torch.isfinite(result.readout).all()
@@ -108,7 +108,7 @@ def test_a_shard_that_loses_everything_says_nothing(name: str) -> None:
     method = prepared(name)
     partition = method.ensemble(base()).partition
     everything = base().graph.edges[:, partition.shard_of_edge == 3]
-    result = method.forget(base(), Request.of(base(), forget=everything))
+    result = method.forget(base(), UnlearningRequest.of(base(), forget=everything))
     assert 3 in result.shards_hit
     assert torch.isfinite(result.readout).all()
 
@@ -123,7 +123,7 @@ def test_what_each_method_promises() -> None:
 
 
 def test_one_shard_is_a_retraining() -> None:
-    request = Request.of(base(), forget=base().graph.edges[:, ::200])
+    request = UnlearningRequest.of(base(), forget=base().graph.edges[:, ::200])
     alone = SISA(1, TRAINING, seed=7).forget(base(), request)
     retrained = Retrain(TRAINING, seed=7).forget(base(), request)
     assert torch.equal(alone.readout, retrained.readout)
@@ -151,7 +151,7 @@ def test_receraser_keeps_the_interactions_of_a_row_together(strategy: str, side:
 
 
 def test_receraser_serves_rows_of_the_base_size_on_the_remaining_graph() -> None:
-    result = prepared("receraser-inbp").forget(base(), Request.of(base(), forget=base().graph.edges[:, :4]))
+    result = prepared("receraser-inbp").forget(base(), UnlearningRequest.of(base(), forget=base().graph.edges[:, :4]))
     assert result.readout.shape == base().readout.shape
     expected = base().backbone.propagate(result.e0, result.graph)
     assert torch.allclose(result.readout, expected, atol=1e-5)
@@ -161,7 +161,7 @@ def test_receraser_serves_rows_of_the_base_size_on_the_remaining_graph() -> None
 def test_grapheraser_reports_what_is_lost_between_shards(name: str) -> None:
     ensemble = prepared(name).ensemble(base())
     in_shards = sum(model.graph.n_edges for model in ensemble.models)
-    result = prepared(name).forget(base(), Request.of(base(), forget=base().graph.edges[:, :1]))
+    result = prepared(name).forget(base(), UnlearningRequest.of(base(), forget=base().graph.edges[:, :1]))
     assert result.lost == pytest.approx(1 - in_shards / base().graph.n_edges)
     assert all(
         not (first.graph.degree > 0).logical_and(second.graph.degree > 0).any()
@@ -174,7 +174,7 @@ def test_an_interaction_between_shards_retrains_none() -> None:
     method = prepared("grapheraser-blpa")
     partition = method.ensemble(base()).partition
     between = base().graph.edges[:, partition.shard_of_edge == NO_SHARD][:, :2]
-    result = method.forget(base(), Request.of(base(), forget=between))
+    result = method.forget(base(), UnlearningRequest.of(base(), forget=between))
     assert between.shape[1] == 2
     assert 0 < partition.lost < 1
     assert result.shards_hit == ()
@@ -193,7 +193,7 @@ def test_holders_are_found_and_strangers_have_none() -> None:
 
 def test_the_rows_of_a_shard_go_back_to_where_they_came_from() -> None:
     graph = random_graph(40, 30, 25)
-    rows = Rows(graph, own=True)
+    rows = ShardRows(graph, own=True)
     assert (rows.inside_graph.degree > 0).all()
     assert rows.inside_graph.n_edges == graph.n_edges
     degree = rows.outside(rows.inside_graph.degree[:, None].float())

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.recommendations.together import TOGETHER_MAX, Together
+from service.recommendations.micro_batching import MICRO_BATCH_MAX, MicroBatcher
 
 
 def test_questions_of_one_turn_are_answered_by_one_call():
@@ -15,8 +15,8 @@ def test_questions_of_one_turn_are_answered_by_one_call():
         return [2 * question for question in questions]
 
     async def ask() -> list[int]:
-        together: Together[int, int] = Together()
-        return await asyncio.gather(*(together.ask(number, double) for number in range(5)))
+        micro_batcher: MicroBatcher[int, int] = MicroBatcher()
+        return await asyncio.gather(*(micro_batcher.submit(number, double) for number in range(5)))
 
     assert asyncio.run(ask()) == [0, 2, 4, 6, 8]
     assert calls == [[0, 1, 2, 3, 4]]
@@ -32,11 +32,11 @@ def test_no_more_are_gathered_than_the_bound():
         return questions
 
     async def ask() -> list[int]:
-        together: Together[int, int] = Together()
-        return await asyncio.gather(*(together.ask(number, count) for number in range(2 * TOGETHER_MAX + 3)))
+        micro_batcher: MicroBatcher[int, int] = MicroBatcher()
+        return await asyncio.gather(*(micro_batcher.submit(number, count) for number in range(2 * MICRO_BATCH_MAX + 3)))
 
-    assert asyncio.run(ask()) == list(range(2 * TOGETHER_MAX + 3))
-    assert sorted(sizes) == [3, TOGETHER_MAX, TOGETHER_MAX]
+    assert asyncio.run(ask()) == list(range(2 * MICRO_BATCH_MAX + 3))
+    assert sorted(sizes) == [3, MICRO_BATCH_MAX, MICRO_BATCH_MAX]
 
 
 def test_what_answering_raises_reaches_every_caller_and_the_next_are_answered():
@@ -49,9 +49,9 @@ def test_what_answering_raises_reaches_every_caller_and_the_next_are_answered():
         return questions
 
     async def ask() -> list[object]:
-        together: Together[int, int] = Together()
-        first = await asyncio.gather(*(together.ask(n, sometimes) for n in range(2)), return_exceptions=True)
-        return [*first, await together.ask(7, sometimes)]
+        micro_batcher: MicroBatcher[int, int] = MicroBatcher()
+        first = await asyncio.gather(*(micro_batcher.submit(n, sometimes) for n in range(2)), return_exceptions=True)
+        return [*first, await micro_batcher.submit(7, sometimes)]
 
     one, other, later = asyncio.run(ask())
     assert isinstance(one, LookupError)
@@ -67,9 +67,9 @@ def test_a_caller_that_goes_away_takes_nothing_from_the_others():
         return questions
 
     async def ask() -> int:
-        together: Together[int, int] = Together()
-        leaving = asyncio.create_task(together.ask(1, echo))
-        staying = asyncio.create_task(together.ask(2, echo))
+        micro_batcher: MicroBatcher[int, int] = MicroBatcher()
+        leaving = asyncio.create_task(micro_batcher.submit(1, echo))
+        staying = asyncio.create_task(micro_batcher.submit(2, echo))
         await asyncio.sleep(0)
         leaving.cancel()
         return await staying

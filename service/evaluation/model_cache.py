@@ -24,7 +24,7 @@ RETRAIN_SEEDS = 100
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained model and what it took, in seconds and epochs."""
 
     state: TrainedState
@@ -33,7 +33,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class ModelCache:
     """A folder of trained models. A model's file name carries a digest of its data and settings: change either, and
     another file is written.
 
@@ -45,24 +45,26 @@ class Shelf:
     folder: Path
     report: Callable[[str, EpochReport], None] | None = None
 
-    def base(self, split: Split, scenario: Scenario, backbone: Backbone, config: TrainingConfig, seed: int) -> Trained:
+    def base(
+        self, split: Split, scenario: Scenario, backbone: Backbone, config: TrainingConfig, seed: int
+    ) -> TrainedModel:
         """The model that must forget."""
         return self._model(split, scenario.base_key, scenario.trained_on, backbone, replace(config, seed=seed))
 
     def retrained(
         self, split: Split, scenario: Scenario, backbone: Backbone, config: TrainingConfig, seed: int
-    ) -> Trained:
+    ) -> TrainedModel:
         """The model that never saw the request."""
         seeded = replace(config, seed=seed + (0 if scenario.retrain_key == "clean" else RETRAIN_SEEDS))
         return self._model(split, scenario.retrain_key, scenario.remaining, backbone, seeded)
 
-    def clean(self, split: Split, backbone: Backbone, config: TrainingConfig, seed: int = 0) -> Trained:
+    def clean(self, split: Split, backbone: Backbone, config: TrainingConfig, seed: int = 0) -> TrainedModel:
         """A model of the clean training graph."""
         return self._model(split, "clean", split.train, backbone, replace(config, seed=seed))
 
     def _model(
         self, split: Split, key: str, graph: InteractionGraph, backbone: Backbone, config: TrainingConfig
-    ) -> Trained:
+    ) -> TrainedModel:
         # An attacked base must not share its random numbers with the clean model that is its retraining.
         config = replace(config, seed=config.seed + 2 * RETRAIN_SEEDS) if key == "adversarial" else config
         name = f"{split.name}/{backbone.name}/{key}-{config.seed}-{_digest(backbone, config, graph)}"
@@ -72,7 +74,7 @@ class Shelf:
         with np.load(path) as stored:
             e0, seconds = torch.from_numpy(stored["e0"]), stored["seconds"]
         state = TrainedState(graph, split.validation, e0, backbone)
-        return Trained(state, float(seconds.sum()), len(seconds))
+        return TrainedModel(state, float(seconds.sum()), len(seconds))
 
     def _train(
         self,

@@ -34,7 +34,7 @@ class _Compiled:
         return tuple(ordered) if self.by_position else dict(zip(self.names, ordered, strict=True))
 
 
-class Prepared:
+class PreparedStatement:
     """A statement whose every parameter is a named bind, without lists to expand.
 
     Results come as the driver gives them: select integers, bytes and text only, other types would differ between the

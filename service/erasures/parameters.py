@@ -13,8 +13,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from starlette.requests import Request
 
+from service.erasures.modes import Mode
 from service.erasures.schemas import Reason
-from service.erasures.targets import Mode
 from service.platform.ids import PathItemId, PathUserId
 
 WAIT_MAX_S = 30
@@ -48,7 +48,7 @@ class ErasureHeaders(BaseModel):
 
 
 @dataclass(frozen=True)
-class Asked:
+class ErasureParameters:
     """How an erasure is asked for; `wait_s` None: answer at once."""
 
     mode: Mode = Mode.FORGET
@@ -69,13 +69,13 @@ def id_of(request: Request, name: str) -> str:
         raise _refusal(error, "path", name) from None
 
 
-def asked_of(request: Request) -> Asked:
+def parameters_of(request: Request) -> ErasureParameters:
     """What a call asks for in its query and headers; raises RequestValidationError."""
     query = _query(request.scope["query_string"])
     key, prefer = request.headers.get("idempotency-key"), request.headers.get("prefer")
     if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_MAX:
         _validated(ErasureHeaders, {"Idempotency-Key": key}, "header")
-    return Asked(query.mode, query.reason, key, None if prefer is None else wait_of(prefer))
+    return ErasureParameters(query.mode, query.reason, key, None if prefer is None else wait_of(prefer))
 
 
 def wait_of(prefer: str) -> int | None:
@@ -84,7 +84,7 @@ def wait_of(prefer: str) -> int | None:
     return None if found is None else min(int(found.group(1)), WAIT_MAX_S)
 
 
-def described(*path_parameters: str) -> dict[str, Any]:
+def openapi_parameters(*path_parameters: str) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads these parameters; with a path, also the query."""
     paths = [
         {"name": name, "in": "path", "required": True, "schema": _IDS[name].json_schema()} for name in path_parameters

@@ -13,18 +13,18 @@ from typing import Any
 from service.cli.client import ServiceClient
 from service.cli.context import Home, open_home
 from service.cli.demo.choice import choose
-from service.cli.demo.measure import Ruler, make_ruler, readout_of
-from service.cli.demo.outcome import (
+from service.cli.demo.environment import DemoOptions, RunningService, demo_home
+from service.cli.demo.measure import DemoEvaluator, make_ruler, readout_of
+from service.cli.demo.printing import DemoPrinter
+from service.cli.demo.report import (
     Comparison,
     DatasetFacts,
+    DemoReport,
     ErasureFacts,
-    Outcome,
     PretrainFacts,
     RetrainFacts,
     TrainFacts,
 )
-from service.cli.demo.show import Show
-from service.cli.demo.stage import Plan, RunningService, stage_home
 from service.cli.failures import Refusal
 from service.cli.learn import epochs_told, steps_told
 from service.cli.terminal import Terminal, duration, make_console, short, write_json
@@ -55,16 +55,16 @@ PRETRAINING = PretrainingConfig(mode="forget")
 
 
 @dataclass(frozen=True)
-class Learnt:
+class DemoBase:
     """What training gave, and the ruler for its base."""
 
     train: TrainFacts
     pretrain: PretrainFacts
-    ruler: Ruler
+    ruler: DemoEvaluator
 
 
 @dataclass(frozen=True)
-class Cast:
+class DemoSubject:
     """Whose interactions are erased: outside ids, and rows of the base."""
 
     user_id: str
@@ -74,7 +74,7 @@ class Cast:
 
 
 @dataclass(frozen=True)
-class Waited:
+class WaitResult:
     """How the wait for the model ended: the erasure's last state, its seconds, and what was answered meanwhile."""
 
     state: Mapping[str, Any]
@@ -83,7 +83,7 @@ class Waited:
     versions: tuple[int, ...]
 
 
-class Story:
+class DemoRun:
     """Tells the whole story on standard output (on standard error where the JSON goes there).
 
     Args:
@@ -93,26 +93,26 @@ class Story:
     """
 
     def __init__(
-        self, plan: Plan, training: TrainingConfig = TRAINING, pretraining: PretrainingConfig = PRETRAINING
+        self, plan: DemoOptions, training: TrainingConfig = TRAINING, pretraining: PretrainingConfig = PRETRAINING
     ) -> None:
         self.plan, self.training, self.pretraining = plan, training, pretraining
         console = make_console(sys.stderr if str(plan.json_file) == "-" else sys.stdout)
-        self.terminal, self.show = Terminal(console), Show(console)
+        self.terminal, self.show = Terminal(console), DemoPrinter(console)
 
-    def tell(self) -> Outcome:
+    def tell(self) -> DemoReport:
         """All acts; the service is ended at the end unless it is to be kept."""
         started = time.monotonic()
         if self.plan.left_aside:
             names = ", ".join(self.plan.left_aside)
             self.show.say(f"Left aside, for the demonstration has a home of its own: {names}.")
-        with stage_home(self.plan) as folder, open_home(load_settings(home=folder), upgrade=True) as home:
+        with demo_home(self.plan) as folder, open_home(load_settings(home=folder), upgrade=True) as home:
             outcome = self._acts(home)
         if self.plan.json_file is not None:
             write_json(self.plan.json_file, outcome.document())
         self.show.say(f"Told in {duration(time.monotonic() - started)}; every figure was measured in this run.")
         return outcome
 
-    def _acts(self, home: Home) -> Outcome:
+    def _acts(self, home: Home) -> DemoReport:
         dataset = self._data()
         learnt = self._learn(home, dataset)
         at, scopes = SystemClock().now(), frozenset({auth.Scope.ADMIN})
@@ -143,11 +143,11 @@ class Story:
         )
         return dataset
 
-    def _learn(self, home: Home, dataset: Dataset) -> Learnt:
+    def _learn(self, home: Home, dataset: Dataset) -> DemoBase:
         self.show.section("2. A recommender learns, and learns to forget")
         with self.terminal.step("Recording", "interactions") as progress:
             import_dataset(home.database, home.identity, dataset, progress)
-        recipe = workshop.Recipe(LightGCN(), self.training)
+        recipe = workshop.BaseConfig(LightGCN(), self.training)
         parts = (home.database, home.store, home.settings)
         with self.terminal.step("Training", "epochs", self.training.epochs) as progress:
             base = workshop.train_base(*parts, recipe, epochs_told(progress))
@@ -163,7 +163,7 @@ class Story:
             "A shadow, one more model that was kept from a few interactions, has shown what retraining does to their "
             "scores: from now on, forgetting needs no training."
         )
-        return Learnt(
+        return DemoBase(
             TrainFacts(base.training.seconds, base.training.epochs, quality.recall_at_20, quality.ndcg_at_20),
             PretrainFacts(encoder.pretraining.seconds, self.pretraining.steps),
             ruler,
@@ -177,7 +177,7 @@ class Story:
             f"From here on everything goes over REST: {service.url}"
         )
 
-    def _over_rest(self, home: Home, client: ServiceClient, dataset: Dataset, learnt: Learnt) -> Outcome:
+    def _over_rest(self, home: Home, client: ServiceClient, dataset: Dataset, learnt: DemoBase) -> DemoReport:
         cast = _cast(learnt.ruler)
         before = self._recommended(client, cast)
         erasure = self._erase(client, cast, before)
@@ -185,18 +185,18 @@ class Story:
         self._audit(client, erasure)
         sizes = (len(dataset.users), len(dataset.items), len(dataset.train), len(dataset.test))
         facts = DatasetFacts(dataset.name, *sizes)
-        outcome = Outcome(facts, learnt.train, learnt.pretrain, erasure, comparison)
+        outcome = DemoReport(facts, learnt.train, learnt.pretrain, erasure, comparison)
         self.show.section("8. In short")
         self.show.summary(outcome)
         return outcome
 
-    def _recommended(self, client: ServiceClient, cast: Cast) -> list[Item]:
+    def _recommended(self, client: ServiceClient, cast: DemoSubject) -> list[Item]:
         self.show.section(f"4. Ten recommendations for user {cast.user_id}")
         answer = client.recommendations(cast.user_id, COMPARED)
         self.show.titles(answer["items"][:SHOWN], f"Version {answer['model_version']} recommends")
         return list(answer["items"])
 
-    def _erase(self, client: ServiceClient, cast: Cast, before: Sequence[Item]) -> ErasureFacts:
+    def _erase(self, client: ServiceClient, cast: DemoSubject, before: Sequence[Item]) -> ErasureFacts:
         known = client.interactions(cast.user_id)
         n_erased = len(cast.item_ids)
         self.show.section(f"5. User {cast.user_id} wants {n_erased} of {len(known)} interactions erased")
@@ -224,12 +224,12 @@ class Story:
         self._forgotten(client, cast, waited, before)
         return _facts(accepted, accept_s, waited)
 
-    def _ranks(self, client: ServiceClient, cast: Cast) -> list[int]:
+    def _ranks(self, client: ServiceClient, cast: DemoSubject) -> list[int]:
         """Ranks of the items in question where nothing seen is left out."""
         answer = client.recommendations(cast.user_id, COMPARED, exclude_seen=False)
         return [item["rank"] for item in answer["items"] if item["item_id"] in cast.item_ids]
 
-    def _await(self, client: ServiceClient, cast: Cast, erasure_id: str, started: float) -> Waited:
+    def _await(self, client: ServiceClient, cast: DemoSubject, erasure_id: str, started: float) -> WaitResult:
         """Ask until the model has forgotten it, and for recommendations all the while."""
         versions: list[int] = []
         while time.perf_counter() - started < FORGOTTEN_WITHIN_S:
@@ -237,7 +237,7 @@ class Story:
             if state["status"] == "forgotten":
                 seconds = time.perf_counter() - started
                 versions.append(client.recommendations(cast.user_id)["model_version"])
-                return Waited(state, seconds, len(versions), tuple(versions))
+                return WaitResult(state, seconds, len(versions), tuple(versions))
             if state["status"] == "needs_attention":
                 msg = (
                     f"The erasure needs attention ({state['needs']}): it stays hidden, the model has not forgotten it."
@@ -248,7 +248,7 @@ class Story:
         msg = f"The erasure was hidden but not forgotten within {FORGOTTEN_WITHIN_S:g} s."
         raise Refusal(msg)
 
-    def _forgotten(self, client: ServiceClient, cast: Cast, waited: Waited, before: Sequence[Item]) -> None:
+    def _forgotten(self, client: ServiceClient, cast: DemoSubject, waited: WaitResult, before: Sequence[Item]) -> None:
         state = waited.state
         self.show.section(f"6. Forgotten by the model after {duration(waited.seconds)}")
         took = {stage: duration(each["seconds"]) for stage, each in state["stages"].items() if each.get("seconds")}
@@ -262,7 +262,7 @@ class Story:
         after = client.recommendations(cast.user_id, COMPARED)["items"]
         self.show.moves(before, after, SHOWN)
 
-    def _compare(self, home: Home, ruler: Ruler, cast: Cast, erasure: ErasureFacts) -> Comparison:
+    def _compare(self, home: Home, ruler: DemoEvaluator, cast: DemoSubject, erasure: ErasureFacts) -> Comparison:
         self.show.section("7. Is it gone from the model? Ask one that never saw it")
         request = ruler.request(cast.user, cast.items)
         with self.terminal.step("Retraining", "epochs", self.training.epochs) as progress:
@@ -305,7 +305,7 @@ class Story:
         self.show.audit(entries)
         self.show.say("The log holds counts, versions and hashes; it names neither the user nor an item.")
 
-    def _keep(self, service: RunningService, token: str, outcome: Outcome) -> None:
+    def _keep(self, service: RunningService, token: str, outcome: DemoReport) -> None:
         self.show.section("The service goes on")
         self.show.say(f"Its home is {service.home}. Try:")
         bearer = '-H "Authorization: Bearer $EXPUNGE_API_KEY"'
@@ -315,15 +315,15 @@ class Story:
         self.show.verbatim(f"  kill {service.pid}    # stops it")
 
 
-def _cast(ruler: Ruler) -> Cast:
+def _cast(ruler: DemoEvaluator) -> DemoSubject:
     graph = ruler.base.state.graph
     items = ruler.base.state.readout[graph.n_users :].cpu().numpy()
     choice = choose(graph.edges.long().cpu().numpy(), items, graph.n_users)
     names = tuple(ruler.items[row] for row in choice.items.tolist())
-    return Cast(ruler.users[choice.user], names, choice.user, choice.items)
+    return DemoSubject(ruler.users[choice.user], names, choice.user, choice.items)
 
 
-def _facts(accepted: Item, accept_s: float, waited: Waited) -> ErasureFacts:
+def _facts(accepted: Item, accept_s: float, waited: WaitResult) -> ErasureFacts:
     state = waited.state
     return ErasureFacts(
         id=accepted["id"],

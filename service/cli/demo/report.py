@@ -85,7 +85,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoReport:
     """The document of `expunge demo --json`."""
 
     dataset: DatasetFacts

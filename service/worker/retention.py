@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Retention:
     """What keeps the store in order; `keep` is how many superseded versions stay beside the live one."""
 
     database: Database
@@ -67,7 +67,7 @@ class Shelf:
             self.store.purge("versions", number)
             log.warning("store.orphan_purged", version=number)
 
-    def _abandon(self, connection: Connection) -> list[journal.Open]:
+    def _abandon(self, connection: Connection) -> list[journal.OpenBatch]:
         self.lease.confirm(connection)
         if self.lease.epoch is None:
             raise Fenced

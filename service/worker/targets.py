@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.worker.repository.queue import Target
+from service.unlearning.request import Mode
+from service.worker.repository.queue import TargetRow
 
 Keys = NDArray[np.int64]
-Mode = Literal["forget", "dislike"]
 
 
 def _none() -> Keys:
@@ -20,7 +20,7 @@ def _none() -> Keys:
 
 
 @dataclass(frozen=True)
-class Targets:
+class TargetKeys:
     """Targets of one mode. Shapes: `pairs` (2, n) user and item keys; `users` (k,); `items` (l,); all int64."""
 
     pairs: Keys = field(default_factory=lambda: np.empty((2, 0), dtype=np.int64))
@@ -28,7 +28,7 @@ class Targets:
     items: Keys = field(default_factory=_none)
 
     @classmethod
-    def of(cls, rows: Iterable[Target]) -> Targets:
+    def of(cls, rows: Iterable[TargetRow]) -> TargetKeys:
         """Gather targets; one whose id was not known when it was accepted names nothing that a model has learnt."""
         pairs, users, items = [], [], []
         for row in rows:
@@ -40,8 +40,8 @@ class Targets:
                 items.append(row.item_key)
         return cls(_array(pairs).reshape(-1, 2).T, _array(users), _array(items))
 
-    def __add__(self, other: Targets) -> Targets:
-        return Targets(
+    def __add__(self, other: TargetKeys) -> TargetKeys:
+        return TargetKeys(
             np.concatenate((self.pairs, other.pairs), axis=1),
             np.concatenate((self.users, other.users)),
             np.concatenate((self.items, other.items)),
@@ -49,29 +49,29 @@ class Targets:
 
 
 @dataclass(frozen=True)
-class Demand:
+class TargetsByMode:
     """Targets of both modes."""
 
-    by_mode: Mapping[Mode, Targets] = field(default_factory=dict)
+    by_mode: Mapping[Mode, TargetKeys] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rows: Iterable[Target]) -> Demand:
+    def of(cls, rows: Iterable[TargetRow]) -> TargetsByMode:
         """Gather targets by the mode of their erasure."""
-        gathered: dict[str, list[Target]] = {mode: [] for mode in get_args(Mode)}
+        gathered: dict[str, list[TargetRow]] = {mode: [] for mode in get_args(Mode)}
         for row in rows:
             gathered[row.mode].append(row)
-        return cls({mode: Targets.of(gathered[mode]) for mode in get_args(Mode)})
+        return cls({mode: TargetKeys.of(gathered[mode]) for mode in get_args(Mode)})
 
-    def of_mode(self, mode: Mode) -> Targets:
+    def of_mode(self, mode: Mode) -> TargetKeys:
         """The targets of one mode."""
-        return self.by_mode.get(mode) or Targets()
+        return self.by_mode.get(mode) or TargetKeys()
 
-    def __add__(self, other: Demand) -> Demand:
-        return Demand({mode: self.of_mode(mode) + other.of_mode(mode) for mode in get_args(Mode)})
+    def __add__(self, other: TargetsByMode) -> TargetsByMode:
+        return TargetsByMode({mode: self.of_mode(mode) + other.of_mode(mode) for mode in get_args(Mode)})
 
 
 @dataclass
-class Ledger:
+class ForgetSet:
     """Everything that has been forgotten since a base was trained: the D of the design, less the batch at hand.
 
     Valid while this worker holds the lease, as nobody else settles then.
@@ -79,13 +79,13 @@ class Ledger:
     `ids` in the order of accepting; `seq` the highest of them, or what the base covers.
     """
 
-    demand: Demand
+    targets: TargetsByMode
     ids: list[str]
     seq: int
 
-    def extend(self, demand: Demand, ids: Iterable[str], seq: int) -> None:
+    def extend(self, targets: TargetsByMode, ids: Iterable[str], seq: int) -> None:
         """Add a settled batch."""
-        self.demand = self.demand + demand
+        self.targets = self.targets + targets
         self.ids.extend(ids)
         self.seq = max(self.seq, seq)
 

@@ -4,8 +4,8 @@ import pytest
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 
-from service.erasures.asking import Asked, asked_of, wait_of
-from service.erasures.targets import Mode
+from service.erasures.modes import Mode
+from service.erasures.parameters import ErasureParameters, parameters_of, wait_of
 
 
 def request(query: str = "", **headers: str) -> Request:
@@ -40,14 +40,16 @@ def test_the_wait_that_a_header_prefers_is_read_and_bounded(prefer: str, seconds
 
 def test_everything_has_a_default() -> None:
     """A bare DELETE forgets, at once, without a key."""
-    assert asked_of(request()) == Asked()
+    assert parameters_of(request()) == ErasureParameters()
 
 
 def test_query_and_headers_are_read() -> None:
     """The last of several counts; what is not known is passed over."""
-    asked = asked_of(request("mode=forget&mode=dislike&reason=moved%20away&x=1", idempotency_key="k", prefer="wait=3"))
+    asked = parameters_of(
+        request("mode=forget&mode=dislike&reason=moved%20away&x=1", idempotency_key="k", prefer="wait=3")
+    )
 
-    assert asked == Asked(Mode.DISLIKE, "moved away", "k", 3)
+    assert asked == ErasureParameters(Mode.DISLIKE, "moved away", "k", 3)
 
 
 @pytest.mark.parametrize(
@@ -64,4 +66,4 @@ def test_query_and_headers_are_read() -> None:
 def test_what_is_not_valid_is_refused(query: str, headers: dict[str, str]) -> None:
     """As the framework would refuse it."""
     with pytest.raises(RequestValidationError):
-        asked_of(request(query, **headers))
+        parameters_of(request(query, **headers))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.cli.demo.outcome import Comparison, MembershipFacts, Outcome, Quality
+from service.cli.demo.report import Comparison, DemoReport, MembershipFacts, Quality
 from service.cli.terminal import duration, short
 
 TITLE_WIDTH = 52
@@ -19,7 +19,7 @@ MODELS = (("before", "before"), ("after", "after"), ("retrain", "retrained"))
 
 
 @dataclass(frozen=True)
-class Show:
+class DemoPrinter:
     """Prints the story on a console."""
 
     console: Console
@@ -96,7 +96,7 @@ class Show:
             table.add_row(str(entry["seq"]), at, Text(entry["event"]), about, f"{entry['leaf_hash'][:12]}…")
         self.console.print(table)
 
-    def summary(self, outcome: Outcome) -> None:
+    def summary(self, outcome: DemoReport) -> None:
         """The figures that count, and how each was had."""
         table = self._table("Summary", show_header=False)
         table.add_column("", no_wrap=True)
@@ -128,7 +128,7 @@ _ROWS = (
 )
 
 
-def summary_rows(outcome: Outcome) -> list[tuple[str, str, str]]:
+def summary_rows(outcome: DemoReport) -> list[tuple[str, str, str]]:
     """What, how much, and where the figure comes from."""
     erasure, comparison = outcome.erasure, outcome.comparison
     quality, membership = comparison.quality, comparison.membership

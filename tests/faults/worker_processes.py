@@ -23,7 +23,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["service.worker.process"])
 
 
-class Crew:
+class WorkerProcesses:
     """Workers of one home.
 
     Args:
@@ -47,7 +47,7 @@ class Crew:
         self._members.append(process)
         return process
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "WorkerProcesses":
         return self
 
     def __exit__(

@@ -10,7 +10,7 @@ from service.platform.clock import SystemClock
 from service.worker import invariants
 from service.worker.pipeline import Pipeline
 from service.worker.repository import journal
-from service.worker.shelf import TRAINING, Shelf
+from service.worker.retention import TRAINING, Retention
 from tests.factories.versions import facts
 from tests.factories.versions import tensors as vectors
 from tests.factories.workers import Home, pipeline_of, waiting
@@ -24,9 +24,9 @@ def pipeline(place: Home) -> Iterator[Pipeline]:
 
 
 @pytest.fixture
-def shelf(place: Home, pipeline: Pipeline) -> Shelf:
-    """The shelf of the same worker."""
-    return Shelf(place.database, place.store, pipeline.house.lease, SystemClock(), keep=2)
+def retention(place: Home, pipeline: Pipeline) -> Retention:
+    """The retention of the same worker."""
+    return Retention(place.database, place.store, pipeline.dependencies.lease, SystemClock(), keep=2)
 
 
 def forget_one_by_one(place: Home, pipeline: Pipeline, count: int) -> None:
@@ -37,31 +37,31 @@ def forget_one_by_one(place: Home, pipeline: Pipeline, count: int) -> None:
 
 
 @pytest.mark.P5
-def test_the_alias_files_follow_sql(place: Home, pipeline: Pipeline, shelf: Shelf) -> None:
+def test_the_alias_files_follow_sql(place: Home, pipeline: Pipeline, retention: Retention) -> None:
     """SQL moved, the process died before the files did: they are mended."""
     forget_one_by_one(place, pipeline, 2)
     assert place.store.alias("live") == 1
 
-    shelf.align()
+    retention.align()
 
     assert (place.store.alias("live"), place.store.alias("previous")) == (3, 2)
 
 
-def test_a_damaged_alias_file_is_written_anew(place: Home, shelf: Shelf) -> None:
+def test_a_damaged_alias_file_is_written_anew(place: Home, retention: Retention) -> None:
     """Nobody needs to know what it said."""
     (place.store.root / "aliases" / "live").write_text("garbage")
 
-    shelf.align()
+    retention.align()
 
     assert place.store.alias("live") == 1
 
 
 @pytest.mark.P10
-def test_superseded_versions_are_purged_but_the_newest(place: Home, pipeline: Pipeline, shelf: Shelf) -> None:
+def test_superseded_versions_are_purged_but_the_newest(place: Home, pipeline: Pipeline, retention: Retention) -> None:
     """The live one, the one before, some more and the base stay; the rest is gone and on record as purged."""
     forget_one_by_one(place, pipeline, 6)
 
-    shelf.align()
+    retention.align()
 
     assert place.alias("live") == 7
     kept = place.store.numbers("versions")
@@ -70,7 +70,7 @@ def test_superseded_versions_are_purged_but_the_newest(place: Home, pipeline: Pi
     assert {number for number, word in status.items() if word == "purged"} == {2, 3}
 
 
-def test_what_an_interrupted_worker_left_is_taken_away(place: Home, shelf: Shelf) -> None:
+def test_what_an_interrupted_worker_left_is_taken_away(place: Home, retention: Retention) -> None:
     """A folder that was being written, and a version that was never settled, both of an older epoch."""
     aside = place.store.root / "versions" / ".tmp-000002-abc"
     aside.mkdir()
@@ -80,7 +80,7 @@ def test_what_an_interrupted_worker_left_is_taken_away(place: Home, shelf: Shelf
         number = journal.reserve(connection, batch, 0)
     place.store.publish("versions", number, {"embeddings.safetensors": vectors()}, facts())
 
-    shelf.recover()
+    retention.recover()
 
     assert place.store.numbers("versions") == [1]
     assert not aside.exists()
@@ -88,22 +88,22 @@ def test_what_an_interrupted_worker_left_is_taken_away(place: Home, shelf: Shelf
     assert (left.outcome, left.step) == ("abandoned", "publish")
 
 
-def test_a_base_that_is_being_published_is_left_alone(place: Home, shelf: Shelf) -> None:
+def test_a_base_that_is_being_published_is_left_alone(place: Home, retention: Retention) -> None:
     """Trainings are other processes: their number is reserved, their batch open."""
     with place.database.write() as connection:
         batch = journal.open_batch(connection, epoch=0, step=TRAINING, size=0, now=SystemClock().now())
         number = journal.reserve(connection, batch, 0)
     place.store.publish("versions", number, {"embeddings.safetensors": vectors()}, facts())
 
-    shelf.recover()
+    retention.recover()
 
     assert place.store.numbers("versions") == [1, number]
 
 
-def test_a_sound_home_breaks_no_promise(place: Home, pipeline: Pipeline, shelf: Shelf) -> None:
+def test_a_sound_home_breaks_no_promise(place: Home, pipeline: Pipeline, retention: Retention) -> None:
     """After some erasures every invariant counts nothing."""
     forget_one_by_one(place, pipeline, 2)
-    shelf.align()
+    retention.align()
 
     found = invariants.check_all(place.database, place.store, SystemClock())
 
@@ -111,7 +111,7 @@ def test_a_sound_home_breaks_no_promise(place: Home, pipeline: Pipeline, shelf: 
     assert {"outbox_age", "live_covers_forgotten", "version_on_disk_has_manifest"} < set(found)
 
 
-def test_each_invariant_sees_what_breaks_it(place: Home, shelf: Shelf) -> None:
+def test_each_invariant_sees_what_breaks_it(place: Home, retention: Retention) -> None:
     """An erasure called forgotten that nobody forgot, an old outbox row, a version whose files are gone."""
     place.accept(place.learnt[0])
     with place.database.write() as connection:

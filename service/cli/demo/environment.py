@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.cli.failures import Refusal
-from service.cli.lifeline import VARIABLE
+from service.cli.parent_watch import PARENT_PIPE_VARIABLE
 
 READY_WITHIN_S = 180.0
 STOP_WITHIN_S = 60.0
 LOG_LINES_SHOWN = 5
 # What a shell may set for the demonstration too; everything else of EXPUNGE_* belongs to some other service.
-_KEPT = frozenset({"EXPUNGE_DATA_DIR", "EXPUNGE_DEBUG", "EXPUNGE_HOME", "EXPUNGE_VALKEY_BINARY", VARIABLE})
+_KEPT = frozenset({"EXPUNGE_DATA_DIR", "EXPUNGE_DEBUG", "EXPUNGE_HOME", "EXPUNGE_VALKEY_BINARY", PARENT_PIPE_VARIABLE})
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoOptions:
     """What was asked for."""
 
     data: Path | None = None
@@ -50,7 +50,7 @@ def left_aside() -> tuple[str, ...]:
 
 
 @contextmanager
-def stage_home(plan: Plan) -> Iterator[Path]:
+def demo_home(plan: DemoOptions) -> Iterator[Path]:
     """The home of the story: the one named, which must be new, or a temporary one that is gone at the end.
 
     Raises:
@@ -96,7 +96,7 @@ class RunningService:
         self.port, self.metrics_port = free_ports(2)
         self._keep = keep
         self._process: subprocess.Popen[bytes] | None = None
-        self._lifeline: tuple[int, int] | None = None
+        self._parent_pipe: tuple[int, int] | None = None
 
     @property
     def url(self) -> str:
@@ -119,9 +119,9 @@ class RunningService:
         descriptors: tuple[int, ...] = ()
         if not self._keep:
             # Should this process be killed, the service ends with it.
-            self._lifeline = os.pipe()
-            descriptors = (self._lifeline[0],)
-            environment[VARIABLE] = str(self._lifeline[0])
+            self._parent_pipe = os.pipe()
+            descriptors = (self._parent_pipe[0],)
+            environment[PARENT_PIPE_VARIABLE] = str(self._parent_pipe[0])
         command = ["-m", "service.cli", "--home", str(self.home), "serve", "--port", str(self.port)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -170,7 +170,7 @@ class RunningService:
             self._process.wait()
             return False
         finally:
-            for end in self._lifeline or ():
+            for end in self._parent_pipe or ():
                 os.close(end)
-            self._lifeline = None
+            self._parent_pipe = None
         return True

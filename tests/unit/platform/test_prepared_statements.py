@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from service.platform.database import Database
-from service.platform.prepared import Prepared
+from service.platform.prepared_statements import PreparedStatement
 from service.platform.tables import audit_entries, items
 
 AT = datetime(2026, 11, 21, 12, 0, 0, 123456, tzinfo=UTC)
@@ -14,7 +14,7 @@ ENTRY = {"seq": 1, "at": AT, "event": "e", "erasure_id": None, "version": None, 
 
 def test_values_are_written_as_their_columns_ask(database: Database) -> None:
     """Instants and bytes read back through SQLAlchemy as they were."""
-    statement = Prepared(insert(audit_entries))
+    statement = PreparedStatement(insert(audit_entries))
 
     database.transact(lambda connection: statement.run(connection, ENTRY))
 
@@ -24,7 +24,7 @@ def test_values_are_written_as_their_columns_ask(database: Database) -> None:
 
 def test_rows_are_written_many_at_once(database: Database) -> None:
     """Of the columns that are named; the number of rows is told."""
-    statement = Prepared(insert(items).inline(), ["id", "digest"])
+    statement = PreparedStatement(insert(items).inline(), ["id", "digest"])
 
     def unit(connection: Connection) -> tuple[int, int]:
         rows = [{"id": str(number), "digest": bytes([number]) * 32} for number in range(5)]
@@ -35,9 +35,9 @@ def test_rows_are_written_many_at_once(database: Database) -> None:
 
 def test_a_name_may_stand_twice_and_constants_stay(database: Database) -> None:
     """Binds are found by name, in their order."""
-    add = Prepared(insert(items).inline(), ["id", "digest"])
+    add = PreparedStatement(insert(items).inline(), ["id", "digest"])
     title = bindparam("text", type_=items.c.title.type)
-    change = Prepared(
+    change = PreparedStatement(
         update(items)
         .where(items.c.id == bindparam("item"), or_(items.c.title.is_(None), items.c.title != title), items.c.key > 0)
         .values(title=title)
@@ -54,9 +54,11 @@ def test_a_name_may_stand_twice_and_constants_stay(database: Database) -> None:
 
 def test_answers_are_rows_or_none(database: Database) -> None:
     """One, all, or nothing."""
-    add = Prepared(insert(items).inline(), ["id", "digest"])
-    find = Prepared(select(items.c.id, items.c.digest).where(items.c.id >= bindparam("low")).order_by(items.c.id))
-    count = Prepared(select(func.count()).select_from(items))
+    add = PreparedStatement(insert(items).inline(), ["id", "digest"])
+    find = PreparedStatement(
+        select(items.c.id, items.c.digest).where(items.c.id >= bindparam("low")).order_by(items.c.id)
+    )
+    count = PreparedStatement(select(func.count()).select_from(items))
     database.transact(lambda c: add.run_many(c, [{"id": id, "digest": id.encode() * 32} for id in "abc"]))
 
     def unit(connection: Connection) -> None:

@@ -4,17 +4,17 @@ import os
 import signal
 import threading
 
-VARIABLE = "EXPUNGE_LIFELINE"
+PARENT_PIPE_VARIABLE = "EXPUNGE_PARENT_PIPE"
 
 
-def follow_parent() -> None:
-    """Where a parent left a lifeline, end this process (by SIGTERM, so that it drains) when the parent is gone."""
-    given = os.environ.pop(VARIABLE, None)
+def exit_with_parent() -> None:
+    """Where a parent left such a pipe, end this process (by SIGTERM, so that it drains) when the parent is gone."""
+    given = os.environ.pop(PARENT_PIPE_VARIABLE, None)
     if given is None:
         return
     descriptor = int(given)
     os.set_inheritable(descriptor, False)
-    threading.Thread(target=_wait, args=(descriptor,), name="lifeline", daemon=True).start()
+    threading.Thread(target=_wait, args=(descriptor,), name="parent-watch", daemon=True).start()
 
 
 def _wait(descriptor: int) -> None:

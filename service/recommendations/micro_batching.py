@@ -1,4 +1,4 @@
-"""Questions that arrive together are answered together.
+"""Micro-batching: questions that arrive together are answered together.
 
 The scores of one user read the whole item matrix; those of sixteen read it once as well. So the questions of one turn
 of the event loop share a read, a product and the processor's caches. Nobody waits for others to come.
@@ -11,17 +11,17 @@ from typing import Generic, TypeVar
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
-TOGETHER_MAX = 32
+MICRO_BATCH_MAX = 32
 
 
-class Together(Generic[Question, Answer]):
+class MicroBatcher(Generic[Question, Answer]):
     """Gathers the questions of one turn of the event loop, at most 32, for one call that answers them in order."""
 
     def __init__(self) -> None:
         self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
         self._running: set[asyncio.Task[None]] = set()
 
-    async def ask(
+    async def submit(
         self, question: Question, answer: Callable[[Sequence[Question]], Awaitable[Sequence[Answer]]]
     ) -> Answer:
         """Return the answer of one question, or raise what answering raised.
@@ -33,7 +33,7 @@ class Together(Generic[Question, Answer]):
         self._waiting.append((question, future))
         if len(self._waiting) == 1:
             loop.call_soon(self._begin, answer)
-        elif len(self._waiting) == TOGETHER_MAX:
+        elif len(self._waiting) == MICRO_BATCH_MAX:
             self._begin(answer)
         return await future
 
