@@ -81,6 +81,7 @@ _KNOWN: Final[tuple[tuple[str, str, int, Callable[[Any], str]], ...]] = (
     ("service.interactions.refusals", "DataProblem", FAILED, str),
     ("model_store.errors", "StoreError", FAILED, str),
     ("service.worker.engine", "EncoderMissing", FAILED, str),
+    ("service.recommender.soundness", "Unsound", FAILED, str),
     ("service.evaluation.grid", "GridError", USAGE, str),
 )
 

@@ -12,6 +12,7 @@ from service.evaluation.membership import MembershipProbe
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.ranking import ranking_quality
+from service.recommender.soundness import flaw
 from service.unlearning.calibration import Calibration
 from service.unlearning.protocol import ForgetResult
 from service.unlearning.request import UnlearningRequest
@@ -94,8 +95,9 @@ class Gate:
         with torch.no_grad():
             figures = self._quality(request or batch, result) | self._drift(result) | self._batch(batch, result)
         reasons = (*self._books(request or batch, result), *self._reasons(figures))
-        if not bool(torch.isfinite(result.readout).all()):
-            reasons = ("the candidate holds values that are not finite", *reasons)
+        wrong = flaw(result.readout, result.graph)
+        if wrong is not None:
+            reasons = (f"the candidate must not serve: {wrong}", *reasons)
         return GateReport(not reasons, {name: value for name, value in figures.items() if isfinite(value)}, reasons)
 
     def _books(self, request: UnlearningRequest, result: ForgetResult) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from service.platform.logging import error_facts
 from service.platform.problem import ModelUnavailable
 from service.recommendations.micro_batching import MicroBatcher
 from service.recommendations.model import LoadedModel, UnusableVersion, load_model
+from service.recommendations.popularity import ItemPopularity
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 30.0
@@ -53,6 +54,7 @@ class LiveRanker:
         self._pause_s = BACKOFF_FIRST_S
         self._retry_at = 0.0
         self.micro_batcher: MicroBatcher[Any, Any] = MicroBatcher()
+        self.popularity = ItemPopularity(database, store)
 
     async def start(self) -> None:
         """Load the live version, if there is one, and keep following it; never raises for a bad or missing one."""

@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 from model_store import Array, ModelStore
 from service.platform.database import Database
 from service.recommendations import repository
-from service.recommendations.ranker import NO_ROW, EmbeddingRanker, Ranker, Rows, Scores
+from service.recommendations.ranker import (
+    LARGEST,
+    NO_ROW,
+    SHORTEST,
+    EmbeddingRanker,
+    Ranker,
+    Rows,
+    Scores,
+    largest_score,
+    lengths,
+)
 from service.recommendations.repository import Keys
 
 EMBEDDINGS = "embeddings.safetensors"
@@ -42,22 +52,26 @@ class LoadedModel:
     """A version that can answer: immutable, so a request keeps the one it began with while another takes its place."""
 
     version: int
+    base: int
     ranker: Ranker
     vocabulary: ItemVocabulary
     user_keys: Keys  # (n_users,) ascending
     item_keys: Keys  # (n_items,) ascending
     user_degrees: NDArray[np.int32]  # (n_users,)
     popularity: Scores  # (n_items,) interactions of each item that the version was made from
+    blank_users: NDArray[np.bool_]  # (n_users,) rows that hold nothing: all of it was erased, or never learnt
+    blank_items: Rows  # item rows that hold nothing: nobody can be scored by them
     in_catalogue: NDArray[np.bool_]  # (n_items,) items that may be recommended: a degree above 0 and an id
     barred: Rows  # the other rows
 
     def user_row(self, user_key: int | None) -> int:
-        """Return the row of a user, or `NO_ROW` where the version does not hold any interaction of theirs."""
+        """Return the row of a user, or `NO_ROW` where the version holds no interaction or no vector of theirs."""
         if user_key is None:
             return NO_ROW
         row = int(np.searchsorted(self.user_keys, user_key))
-        known = row < len(self.user_keys) and self.user_keys[row] == user_key and self.user_degrees[row] > 0
-        return row if known else NO_ROW
+        if row == len(self.user_keys) or self.user_keys[row] != user_key:
+            return NO_ROW
+        return row if self.user_degrees[row] > 0 and not self.blank_users[row] else NO_ROW
 
     def item_rows(self, keys: Keys) -> Rows:
         """Return the rows of the items behind some surrogate keys, leaving out those that the version does not hold."""
@@ -72,23 +86,29 @@ def load_model(store: ModelStore, database: Database, version: int) -> LoadedMod
 
     Raises:
         StoreError: the files are missing or damaged.
-        UnusableVersion: the tensors do not fit together.
+        UnusableVersion: the tensors do not fit together, or a score could be beyond float32.
         Problem: the database does not answer.
     """
     tensors = store.open("versions", version, EMBEDDINGS)
     _check(tensors, version)
+    user_lengths, item_lengths = lengths(tensors["users"]), lengths(tensors["items"])
+    if not largest_score(user_lengths, item_lengths) <= LARGEST:
+        raise UnusableVersion(version, "its scores would not be finite")
     item_keys = np.array(tensors["item_keys"])
     vocabulary = _vocabulary(database, item_keys)
     degrees = np.array(tensors["item_degrees"])
     in_catalogue = (degrees > 0) & np.array([id is not None for id in vocabulary.ids], bool)
     return LoadedModel(
         version=version,
+        base=store.manifest("versions", version).facts.parent or version,
         ranker=EmbeddingRanker(tensors["users"], tensors["items"], degrees),
         vocabulary=vocabulary,
         user_keys=np.array(tensors["user_keys"]),
         item_keys=item_keys,
         user_degrees=np.array(tensors["user_degrees"]),
         popularity=degrees.astype(np.float32),
+        blank_users=user_lengths < SHORTEST,
+        blank_items=np.flatnonzero(item_lengths < SHORTEST),
         in_catalogue=in_catalogue,
         barred=np.flatnonzero(~in_catalogue),
     )

@@ -14,6 +14,10 @@ Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
 
 NO_ROW = -1
+# Squares of shorter vectors leave float32: such a row has no direction, and nothing is known by it.
+SHORTEST = float(np.sqrt(np.finfo(np.float32).tiny))
+LARGEST = float(np.finfo(np.float32).max) / 4
+_ROWS_AT_ONCE = 65_536
 _BLOCK = 32  # scores; a block's maximum is what `top` looks at first
 
 
@@ -54,8 +58,9 @@ class EmbeddingRanker:
         # Transposed and contiguous: one pass of a matrix-vector product a request, and twice as fast for many users.
         self._items = np.ascontiguousarray(items.T)  # (d, n_items)
         self._roots = np.sqrt(np.maximum(item_degrees, 1)).astype(np.float32)  # (n_items,)
-        norms = np.sqrt(np.einsum("di,di->i", self._items, self._items))
-        self._inverse_norms: Scores = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+        norms = lengths(items)
+        inverse = np.divide(1, norms, out=np.zeros_like(norms), where=norms >= SHORTEST)
+        self._inverse_norms: Scores = inverse.astype(np.float32)
 
     def scores(self, users: Sequence[int], histories: Sequence[Rows]) -> Scores:
         """Score every item for each user: float32 of shape (n, n_items). See `Ranker.scores`."""
@@ -80,6 +85,24 @@ class EmbeddingRanker:
         weights = np.float32(1) / (self._roots[history] * np.sqrt(np.float32(max(len(history), 1))))
         folded: Scores = self._items[:, history] @ weights  # (d,)
         return folded
+
+
+def lengths(vectors: Scores) -> NDArray[np.float64]:
+    """Return the length of each row of (n, d), float64: squares of float32 may be beyond float32."""
+    parts = [
+        np.linalg.norm(vectors[start : start + _ROWS_AT_ONCE].astype(np.float64), axis=1)
+        for start in range(0, len(vectors), _ROWS_AT_ONCE)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def largest_score(users: NDArray[np.float64], items: NDArray[np.float64]) -> float:
+    """Return a bound of all scores, partial sums and those of folded-in users among them, from the rows' lengths.
+
+    |<u, v>| <= |u| |v|, and a user folded in from k items is no longer than sqrt(k) times the longest of them.
+    """
+    item = float(items.max(initial=0))
+    return item * max(float(users.max(initial=0)), item * float(np.sqrt(len(items))))
 
 
 def top(scores: Scores, n: int) -> Rows:

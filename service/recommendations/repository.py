@@ -18,12 +18,13 @@ from sqlalchemy import (
     func,
     null,
     select,
+    union,
     union_all,
 )
 from sqlalchemy import literal_column as sql
 
 from service.platform.prepared_statements import PreparedStatement
-from service.platform.tables import aliases, interactions, items, suppressions, users
+from service.platform.tables import aliases, erasure_targets, erasures, interactions, items, suppressions, users
 
 Keys = NDArray[np.int64]
 
@@ -97,6 +98,26 @@ _USER_READING = PreparedStatement(
 )
 _ITEM_READING = PreparedStatement(union_all(_live, _withdrawn))
 _ITEMS = select(items.c.key, items.c.id, items.c.digest, items.c.title).order_by(items.c.key)
+
+_of_user = interactions.c.user_key == erasure_targets.c.user_key
+_of_item = interactions.c.item_key == erasure_targets.c.item_key
+_covers = {"interaction": _of_user & _of_item, "user": _of_user, "item": _of_item}
+_WAITING_PAIRS = union(
+    *(
+        select(interactions.c.user_key, interactions.c.item_key)
+        .select_from(erasures)
+        .join(erasure_targets, erasure_targets.c.erasure_id == erasures.c.id)
+        .join(interactions, covers)
+        .where(erasures.c.status.in_(("accepted", "needs_attention")), erasure_targets.c.kind == kind)
+        for kind, covers in _covers.items()
+    )
+)
+
+
+def waiting_pairs(connection: Connection) -> Keys:
+    """Return the recorded pairs, (2, n) keys, covered by erasures that are accepted or held back: not forgotten yet."""
+    rows = connection.execute(_WAITING_PAIRS).fetchall()
+    return np.array([(row[0], row[1]) for row in rows], np.int64).reshape(-1, 2).T
 
 
 def read_user(connection: Connection, user_id: str, user_digest: bytes) -> UserReading:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -64,11 +64,13 @@ class _Person(NamedTuple):
     row: int
     seen: Rows = _NO_ROWS
     suppressed: Sequence[int] = ()
+    basis: Rows = _NO_ROWS
+    """What a user without a row is folded in from."""
 
     @property
     def known(self) -> bool:
         """Whether there is anything to personalise with."""
-        return self.row != NO_ROW or len(self.seen) > 0
+        return self.row != NO_ROW or len(self.basis) > 0
 
 
 async def recommend(services: Services, user_id: str, options: RecommendationOptions) -> SerializedAnswer:
@@ -84,7 +86,9 @@ async def recommend(services: Services, user_id: str, options: RecommendationOpt
 async def _answer_all(services: Services, questions: Sequence[Question]) -> list[SerializedAnswer]:
     readings = await services.database.run_read(partial(_read, services, [user_id for user_id, _ in questions]))
     model = await _live(services).follow(readings[-1].live)
-    return _answers(services, model, questions, readings)
+    people = [_person(model, reading) for reading in readings]
+    popular = None if all(person.known for person in people) else await _live(services).popularity.of(model)
+    return _answers(services, model, questions, people, popular)
 
 
 async def recommend_many(services: Services, user_ids: Sequence[str], options: RecommendationOptions) -> bytes:
@@ -111,8 +115,11 @@ async def similar(services: Services, item_id: str, n: int) -> SerializedAnswer:
     row = model.vocabulary.row_of_digest.get(services.identity.item(item_id))
     if row is None or not model.in_catalogue[row] or row in withdrawn:
         raise ItemUnknown
+    if row in model.blank_items:
+        msg = "The model knows nothing of this item yet, so nothing is like it."
+        raise ItemUnknown(msg)
     scores = model.ranker.similar(row)
-    scores[model.barred] = -np.inf
+    scores[model.barred] = scores[model.blank_items] = -np.inf
     scores[[row, *withdrawn]] = -np.inf
     head = {"item_id": item_id, "model_version": model.version}
     return SerializedAnswer(_body(head, model, scores, top(scores, n)), model.version)
@@ -131,14 +138,23 @@ def _excluded(services: Services, model: LoadedModel, options: RecommendationOpt
 
 
 def _answers(
-    services: Services, model: LoadedModel, questions: Sequence[Question], readings: Sequence[UserReading]
+    services: Services,
+    model: LoadedModel,
+    questions: Sequence[Question],
+    people: Sequence[_Person],
+    popular: Scores | None,
 ) -> list[SerializedAnswer]:
-    people = [_person(model, reading) for reading in readings]
     known = [person for person in people if person.known]
-    scored = iter(model.ranker.scores([p.row for p in known], [p.seen for p in known]) if known else ())
+    scored: Iterator[Scores] = iter(())
+    if known:
+        scored = iter(model.ranker.scores([p.row for p in known], [p.basis for p in known]))
     answers = []
     for (user_id, options), person in zip(questions, people, strict=True):
-        scores = next(scored) if person.known else model.popularity.copy()
+        if person.known or popular is None:
+            scores = next(scored)
+            scores[model.blank_items] = -np.inf  # a row that holds nothing scores 0, above much that is known
+        else:
+            scores = popular.copy()
         rows = _choose(model, scores, person, _excluded(services, model, options), options)
         head = {"user_id": user_id, "model_version": model.version, "personalised": person.known}
         answers.append(SerializedAnswer(_body(head, model, scores, rows), model.version))
@@ -159,9 +175,12 @@ def _person(model: LoadedModel, reading: UserReading) -> _Person:
         return _Person(NO_ROW, suppressed=suppressed)
     seen = model.item_rows(reading.history)
     row = model.user_row(reading.user_key)
-    if row == NO_ROW and len(seen):
-        seen = np.setdiff1d(seen[model.in_catalogue[seen]], np.array(suppressed, np.int64))
-    return _Person(row, seen, suppressed)
+    if suppressed and len(seen) and np.isin(seen, suppressed).all():
+        row = NO_ROW  # the vector knows them by nothing but what was erased
+    if row != NO_ROW or not len(seen):
+        return _Person(row, seen, suppressed)
+    basis = np.setdiff1d(seen[model.in_catalogue[seen]], np.array([*suppressed, *model.blank_items], np.int64))
+    return _Person(row, seen, suppressed, basis)
 
 
 def _choose(

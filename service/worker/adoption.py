@@ -27,6 +27,7 @@ from service.recommender.backbones import Backbone, MatrixFactorisation
 from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.ranking import ranking_quality
+from service.recommender.soundness import refuse_flaw
 from service.recommender.training import TrainingConfig, TrainingResult
 from service.unlearning.ranks import auc
 from service.unlearning.state import TrainedState
@@ -57,6 +58,8 @@ class ExternalModel:
     held_out: Sequence[tuple[str, str]]
     backbone: Backbone = field(default_factory=MatrixFactorisation)
     without_erased: bool = False
+    accept_worse: bool = False
+    """Whether it may be published though it ranks far worse than the base in use."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ def adopt_base(
     Raises:
         NothingToLearn: too little is recorded.
         DataProblem: a recorded user or item has no row; no held-out pair is of use, or the model seems to know them.
+        Unsound, FarWorse: the model must not serve.
         MayKnowErased: an erasure was accepted here, and nobody vouches that the model was trained without it.
         TrainingOvertaken: another training was published at the same time.
     """
@@ -105,12 +109,12 @@ def adopt_base(
     graph, validation = _split(data, asked)
     vectors = (foreign.vectors.users[sides[0]], foreign.vectors.items[sides[1]])
     state = TrainedState(graph, validation, torch.from_numpy(np.concatenate(vectors)), foreign.backbone)
+    training = TrainingConfig(embedding_size=state.e0.shape[1])
+    config = BaseConfig(foreign.backbone, training, None, foreign.vectors.sha256, foreign.accept_worse)
+    refuse_flaw(state.readout, graph, config.cause)
     certainty = _knows_what_it_learnt(state)
     seen = InteractionGraph(graph.n_users, graph.n_items, validation)
     quality = ranking_quality(state.readout, graph, seen)
-    config = BaseConfig(
-        foreign.backbone, TrainingConfig(embedding_size=state.e0.shape[1]), None, foreign.vectors.sha256
-    )
     result = TrainingResult(state.e0, 0, 0, quality, time.perf_counter() - started, ())
     base = publish_base(database, store, UnpublishedBase(data, state, config, result), go_live=go_live, clock=clock)
     return AdoptionResult(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from service.recommender.backbones import Backbone, LightGCN
 from service.recommender.graph import InteractionGraph
 from service.recommender.ranking import RankingQuality
 from service.recommender.sampling import split_validation
+from service.recommender.soundness import RankingComparison, Unsound, cause_of, judge
 from service.recommender.training import EpochReport, Training, TrainingConfig, TrainingResult
 from service.settings import Settings
 from service.unlearning.protocol import ForgetResult
@@ -36,6 +38,7 @@ from service.worker.repository import journal, lineage
 from service.worker.retention import TRAINING
 
 EPOCH_OF_TRAINERS = 0  # batches of workers have epochs from 1
+FAR_WORSE = 0.5  # of the NDCG of the base in use, each on pairs that it has not learnt
 VALIDATION_PAIRS = 3_000  # enough for a stable NDCG and for the quantiles of the calibration
 
 
@@ -45,6 +48,14 @@ class NothingToLearn(Conflict):
     code = "nothing_to_learn"
     title = "There is too little to learn from"
     next_step = "Import or record interactions first: at least two users, two items and a few interactions of each."
+
+
+class FarWorse(Conflict):
+    """A base that ranks far worse than the one in use."""
+
+    code = "far_worse_than_base"
+    title = "The model ranks far worse than the base in use"
+    next_step = "Nothing was published. Train it otherwise; `--accept-worse` says that it is meant so."
 
 
 class TrainingOvertaken(Conflict):
@@ -66,6 +77,18 @@ class BaseConfig:
     where that would be fewer than VALIDATION_PAIRS, but at most 10 %."""
     adopted: str | None = None
     """SHA-256, hex, of the file of a base that was trained elsewhere; it has no training on record."""
+    accept_worse: bool = False
+    """Whether it may be published though it ranks far worse than the base in use."""
+
+    @property
+    def cause(self) -> str:
+        """The likely cause where the model comes to nothing."""
+        if self.adopted is not None:
+            return (
+                "Likely causes are the scale of the vectors, rows in another order than their ids, and scores that are "
+                "no inner products: mend the file."
+            )
+        return cause_of(max(self.training.learning_rate, self.training.final_learning_rate))
 
     def share_of(self, n_interactions: int) -> float:
         """The share that is held out of so many interactions."""
@@ -124,6 +147,8 @@ def train_base(
 
     Raises:
         NothingToLearn: too few interactions.
+        Unsound: the training diverged, or its model must not serve; nothing is published.
+        FarWorse: the model ranks far worse than the base in use; nothing is published.
         TrainingOvertaken: another training was published at the same time.
     """
     with database.read() as connection:
@@ -131,7 +156,11 @@ def train_base(
     graph, validation = _split(data, config)
     result = _train(settings, data, graph, validation, config, progress)
     state = TrainedState(graph, validation, result.e0.cpu(), config.backbone)
-    base = publish_base(database, store, UnpublishedBase(data, state, config, result), go_live=go_live, clock=clock)
+    try:
+        base = publish_base(database, store, UnpublishedBase(data, state, config, result), go_live=go_live, clock=clock)
+    except Unsound:
+        _checkpoint(settings, data).unlink(missing_ok=True)  # going on from it would lead there again
+        raise
     _checkpoint(settings, data).unlink(missing_ok=True)
     return base
 
@@ -142,12 +171,16 @@ def publish_base(
     """Publish a base that was trained, and put it on record, as `train_base` does.
 
     Raises:
+        Unsound, FarWorse: the model must not serve.
         TrainingOvertaken: another training was published at the same time.
     """
     clock = clock or SystemClock()
     data, state, config, result = learnt.data, learnt.state, learnt.config, learnt.result
+    with torch.no_grad():
+        judged = judge(state.readout, state.graph, state.validation, config.cause)
+    database.query(lambda connection: _refuse_far_worse(connection, judged, config))
     files = {BASE: _arrays(state), EMBEDDINGS: _embeddings(state, data)}
-    manifest = _publish_base(database, store, files, _base_facts(data, config, result, clock), clock)
+    manifest = _publish_base(database, store, files, _base_facts(data, config, result, judged, clock), clock)
     live = database.transact(lambda connection: _register(connection, manifest, data.seq, go_live, clock))
     if live:
         store.set_alias(lineage.LIVE, manifest.number)
@@ -179,7 +212,10 @@ def _train(
     run = Training(config.backbone, graph, validation, config.training)
     try:
         return run.run(progress, checkpoint)
-    except ValueError:  # a checkpoint of other settings: it is of no use to this training
+    except (ValueError, OSError, KeyError, EOFError, BadZipFile):
+        # A checkpoint of other settings, or a damaged one: it is of no use to this training.
+        if not checkpoint.exists():
+            raise
         checkpoint.unlink(missing_ok=True)
         return Training(config.backbone, graph, validation, config.training).run(progress, checkpoint)
 
@@ -220,13 +256,29 @@ def _register(connection: Connection, manifest: Manifest, seq: int, go_live: boo
     return True
 
 
-def _base_facts(data: Snapshot, config: BaseConfig, result: TrainingResult, clock: Clock) -> ManifestFacts:
+def _refuse_far_worse(connection: Connection, judged: RankingComparison, config: BaseConfig) -> None:
+    number = lineage.wanted_base(connection)
+    row = None if number is None else lineage.version(connection, number)
+    before = 0.0 if row is None else float((row.manifest.get("metrics") or {}).get("ndcg_at_20") or 0.0)
+    if config.accept_worse or judged.model.ndcg >= FAR_WORSE * before:
+        return
+    msg = (
+        f"Its validation NDCG@20 is {judged.model.ndcg:.4f}, that of base {number}, which is in use, {before:.4f}. "
+        f"{config.cause}"
+    )
+    raise FarWorse(msg)
+
+
+def _base_facts(
+    data: Snapshot, config: BaseConfig, result: TrainingResult, judged: RankingComparison, clock: Clock
+) -> ManifestFacts:
     facts: dict[str, Any] = {"backbone": config.backbone.config(), "snapshot_seq": data.seq}
     if config.adopted is None:
         facts |= {"training": asdict(config.training), "validation_share": config.share_of(data.edges.size // 2)}
     else:
         facts["adopted"] = config.adopted
     metrics = _quality(result.validation) | {"epochs": result.epochs, "best_epoch": result.best_epoch}
+    metrics["popularity_ndcg_at_20"] = judged.popularity
     return ManifestFacts(
         kind="base",
         dataset_hash=dataset_hash(data),

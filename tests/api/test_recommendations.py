@@ -18,7 +18,7 @@ from service.platform.database import Database
 from service.platform.tables import interactions, items
 from service.settings import Settings, load_settings
 from tests.api.conftest import Api
-from tests.factories.worlds import World, title
+from tests.factories.worlds import World, tensors_of, title
 from tests.serving import serving
 
 ODD = "u/ü 😀?#"
@@ -158,6 +158,63 @@ def test_a_user_that_the_version_has_reset_starts_anew(api: Api, world: World):
     assert ask(api, "u2")["personalised"] is False
     world.record([("u2", "i1")])
     assert ask(api, "u2")["personalised"] is True
+
+
+def test_a_row_that_holds_nothing_answers_as_an_unknown_user(api: Api, world: World):
+    """Not in the order of ids, with a score of 0 each."""
+    vectors = dict(tensors_of(np.array(SCORES, np.float32), None, POPULARITY))
+    vectors["users"][1] = 0
+    world.register(world.publish_tensors(2, vectors))
+    world.make_live(2)
+
+    answer = ask(api, "u2", n=3)
+
+    assert (answer["personalised"], ids(answer)) == (False, ["i6x", "i5", "i4"])
+
+
+def test_an_item_of_which_nothing_is_known_is_like_nothing_and_ranked_for_nobody(api: Api, world: World):
+    """A score of 0 would place it above whatever the model thinks ill of."""
+    world.serve(2, [[-1.0, -2.0, 0.0, -3.0, -4.0, -5.0]] * 3, item_degrees=POPULARITY)
+
+    assert ids(ask(api, exclude_seen=False)) == ["i1", "i2", "i4", "i5", "i6x"]
+    assert api.client.get("/v1/items/i3/similar").status_code == 404
+    assert "i3" not in ids(api.client.get("/v1/items/i1/similar").json())
+    assert "i3" in ids(ask(api, "nobody"))
+    world.remember(new_users=["new"])
+    world.record([("new", "i3")])
+    assert ask(api, "new")["personalised"] is False
+
+
+@pytest.mark.P3
+def test_who_erased_all_of_it_pair_by_pair_is_unknown_at_once(api: Api, world: World):
+    """The vector still knows them, by nothing but what was erased."""
+    erase(api, "users/u1/interactions/i2")
+
+    answer = ask(api)
+
+    assert answer["personalised"] is False
+    assert ids(answer) == ["i6x", "i5", "i4", "i3", "i1"]
+
+
+@pytest.mark.P3
+def test_popularity_forgets_at_once_and_remembers_a_cancelled_erasure(api: Api, world: World):
+    """Nobody unlearns here: the version that answers stays as it is."""
+    world.remember(new_users=["a", "b", "c"])
+    world.record([(user, "i6x") for user in "abc"] + [("a", "i5")])
+    assert ids(ask(api, "nobody", n=3)) == ["i6x", "i5", "i4"]
+
+    first = api.client.delete("/v1/users/a/interactions/i6x").json()
+    erase(api, "users/b")
+    assert [(item["item_id"], item["score"]) for item in ask(api, "nobody", n=3)["items"]] == [
+        ("i5", 5),
+        ("i4", 4),
+        ("i6x", 4),
+    ]
+    erase(api, "users/c/interactions/i6x")
+    assert ids(ask(api, "nobody", n=4)) == ["i5", "i4", "i3", "i6x"]
+
+    assert api.client.delete(f"/v1/erasures/{first['id']}").status_code == 200
+    assert ids(ask(api, "nobody", n=3)) == ["i5", "i4", "i6x"]
 
 
 def test_items_without_interactions_are_out_of_the_catalogue(api: Api, world: World):

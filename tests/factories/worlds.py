@@ -72,7 +72,12 @@ class World:
         **changes: Any,
     ) -> Manifest:
         """Publish a version in which user row u scores item row i as `scores[u][i]`."""
-        tensors = tensors_of(np.array(scores, np.float32), user_degrees, item_degrees)
+        return self.publish_tensors(
+            number, tensors_of(np.array(scores, np.float32), user_degrees, item_degrees), **changes
+        )
+
+    def publish_tensors(self, number: int, tensors: Mapping[str, np.ndarray[Any, Any]], **changes: Any) -> Manifest:
+        """Publish a version with these embeddings."""
         plain: dict[str, Any] = {
             "kind": "base",
             "dataset_hash": "d" * 64,

@@ -1,5 +1,7 @@
 """Bounds of a backbone's options, checked when it is made: a training with a wrong one would end in nonsense."""
 
+from math import isfinite
+
 
 def whole(**options: int) -> None:
     """Raises ValueError for the first option that is no whole number."""
@@ -43,5 +45,8 @@ def known_readout(readout: str) -> None:
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         msg = f"{name} must be a number, not {value!r}"
+        raise ValueError(msg)
+    if not isfinite(value):
+        msg = f"{name} must be a finite number, not {value}"
         raise ValueError(msg)
     return value

@@ -80,6 +80,30 @@ def test_tensors_that_do_not_fit_together_are_refused(world: World, name: str, a
 
 
 @pytest.mark.P5
+@pytest.mark.parametrize("name", ["users", "items"])
+def test_a_version_whose_scores_could_be_infinite_is_refused(world: World, name: str):
+    """Finite vectors with infinite products would answer null; so would what a folded-in user sums up."""
+    vectors = np.array(tensors_of(SCORES)[name])
+    vectors[0, 0] = 1e30
+    other = "items" if name == "users" else "users"
+
+    with pytest.raises(UnusableVersion, match="would not be finite"):
+        load(world, **{name: vectors, other: np.array(tensors_of(SCORES)[other]) * np.float32(1e10)})
+
+
+def test_rows_that_hold_nothing_are_nobody(world: World):
+    """A zero vector, and one whose products are all below float32."""
+    model = load(
+        world,
+        users=np.array([[0, 0], [0, 1]], np.float32),
+        items=np.array([[1, 2], [0, 0], [1e-30, 0]], np.float32),
+    )
+
+    assert [model.user_row(1), model.user_row(2)] == [NO_ROW, 1]
+    assert model.blank_items.tolist() == [1, 2]
+
+
+@pytest.mark.P5
 def test_a_version_without_items_is_refused(world: World):
     """There would be nothing to answer with."""
     empty = tensors_of(np.zeros((2, 0), np.float32))

@@ -13,6 +13,7 @@ from service.interactions.refusals import DataProblem
 from service.interactions.vectors import Vectors
 from service.platform.identity import load_identity
 from service.recommender.backbones import LightGCN
+from service.recommender.soundness import Unsound
 from service.settings import load_settings
 from service.unlearning.pretraining import PretrainingConfig
 from service.worker.adoption import AdoptionResult, ExternalModel, MayKnowErased, adopt_base
@@ -118,6 +119,18 @@ def test_a_layer_0_is_read_out_by_its_propagation(bare: Home) -> None:
 
     config = bare.store.manifest("versions", 1).facts.config["backbone"]
     assert (config["name"], config["layers"], config["readout"]) == ("lightgcn", 2, "mean")
+
+
+@pytest.mark.parametrize("scale", [1e20, 3e19, 1e-30, 0.0])
+def test_vectors_whose_products_cannot_serve_are_refused(bare: Home, scale: float) -> None:
+    """They are finite, as each file is that gets so far; their products are not, or all alike."""
+    vectors = svd()
+    scaled = replace(vectors, users=vectors.users * np.float32(scale), items=vectors.items * np.float32(scale))
+
+    with pytest.raises(Unsound, match=r"must not serve: .* scale of the vectors"):
+        adopt(bare, foreign(scaled))
+
+    assert (bare.alias(), bare.store.numbers("versions")) == (None, [])
 
 
 def test_a_missing_row_is_refused(bare: Home) -> None:

@@ -1,5 +1,7 @@
 """Bases and encoders, from SQL to the store."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,12 @@ from model_store import ModelStore
 from service.platform import tables
 from service.platform.database import Database
 from service.platform.identity import load_identity
+from service.recommender.soundness import Diverged, Unsound
 from service.settings import Settings
 from service.unlearning.pretraining import PretrainingConfig
 from service.worker.encoders import NoBase, pretrain
 from service.worker.pipeline import UNLEARNING_FAILED, Unlearnable
-from service.worker.training import NothingToLearn, train_base
+from service.worker.training import FarWorse, NothingToLearn, train_base
 from tests.factories.workers import RECIPE, Home, pipeline_of, teach, waiting, worker_of, working
 from tests.unit.worker.waiting import eventually
 
@@ -143,3 +146,35 @@ def test_too_little_data_is_refused(settings: Settings) -> None:
     with pytest.raises(NoBase):
         pretrain(database, store, settings, PretrainingConfig(steps=0))
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"learning_rate": 1e30, "final_learning_rate": 1e30, "epochs": 1}, Unsound),
+        ({"learning_rate": 1e30, "final_learning_rate": 1e30}, Diverged),
+        ({"learning_rate": 50.0, "final_learning_rate": 50.0}, Diverged),
+        ({"init_scale": 1e-25, "learning_rate": 1e-30, "final_learning_rate": 1e-30, "epochs": 1}, Unsound),
+    ],
+)
+def test_a_model_that_must_not_serve_is_never_published(place: Home, changes: dict[str, float], error: type) -> None:
+    """Neither as the first base nor to replace one: what serves goes on serving."""
+    recipe = replace(RECIPE, training=replace(RECIPE.training, **changes))
+
+    with pytest.raises(error, match="learning rate"):
+        train_base(place.database, place.store, place.settings, recipe, go_live=True)
+
+    assert (place.alias(), place.alias("base")) == (1, 1)
+    assert place.store.numbers("versions") == [1]
+    assert not list((place.settings.home / "checkpoints").glob("*"))
+
+
+def test_a_base_far_worse_than_the_one_in_use_is_published_only_where_that_is_meant(place: Home) -> None:
+    """Its figures are named; whoever means it says so."""
+    poor = replace(RECIPE, training=replace(RECIPE.training, epochs=1, learning_rate=1e-9, final_learning_rate=1e-9))
+
+    with pytest.raises(FarWorse, match="that of base 1, which is in use"):
+        train_base(place.database, place.store, place.settings, poor)
+
+    assert place.store.numbers("versions") == [1]
+    assert train_base(place.database, place.store, place.settings, replace(poor, accept_worse=True)).version == 2
