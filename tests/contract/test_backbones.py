@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from service.recommender.backbones import make_backbone
-from service.recommender.backbones.registry import backbone_names
+from service.recommender.backbones.registry import BackboneUnavailable, backbone_names
 from tests.contract.backbones import CLAUSES, Case, layer_mean, layer_sum
 
 # In so small a world, where all of a community are alike, the contrast of the ML-1M weight pushes them apart.
@@ -66,8 +66,10 @@ def test_every_built_in_is_here() -> None:
 def test_names_are_told_apart() -> None:
     with pytest.raises(ValueError, match=r"No backbone is called 'gcn'; known are .*lightgcn"):
         make_backbone({"name": "gcn"})
-    with pytest.raises(ValueError, match="'sgl' refuses its options"):
-        make_backbone({"name": "sgl", "hops": 2})
+    with pytest.raises(ValueError, match=r"'sgl' refuses its options: it has no 'layer', only layers, .*'layers'"):
+        make_backbone({"name": "sgl", "layer": 2})
+    with pytest.raises(ValueError, match="Did you mean 'lightgcn'"):
+        make_backbone({"name": "LightGCN".lower().replace("gcn", "gnc")})
 
 
 @pytest.mark.parametrize(
@@ -109,6 +111,57 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
 def test_a_users_own(installed: Case, clause: Callable[[Case], None]) -> None:
     clause(installed)
     assert "two_hops" in backbone_names()
+
+
+BROKEN = {
+    "import": ("import no_such_module_at_all", "", r"the package odd 1.0 cannot be loaded: ModuleNotFoundError"),
+    "exit": ("raise SystemExit(3)", "", "cannot be loaded: SystemExit"),
+    "gone": ("", "", "cannot be loaded: AttributeError"),
+    "raises": ("def Odd():", "    raise RuntimeError('no such device')", "making it fails with RuntimeError"),
+    "other kind": ("def Odd():", "    return object()", "it gives a object without name, propagate, loss, config"),
+    "no class": ("Odd = 7", "", "is no class"),
+    "other name": (PLUGIN, "Odd = TwoHops", "its config.. names it 'two_hops'"),
+}
+
+
+@pytest.mark.parametrize(("first", "second", "why"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_package_is_told_in_a_sentence_and_harms_no_other(
+    first: str, second: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not even looked at for another backbone."""
+    _install(tmp_path, "odd", f"{first}\n{second}\n", "odd = odd_plugin:Odd")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "odd_plugin", raising=False)
+
+    with pytest.raises(BackboneUnavailable, match=f"Backbone 'odd' cannot be used: .*{why}"):
+        make_backbone({"name": "odd"})
+
+    assert "odd" in backbone_names()
+    for name in ("lightgcn", "matrix_factorisation"):
+        assert make_backbone({"name": name}).name == name
+
+
+def test_two_packages_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("one", "other"):
+        _install(tmp_path, package, PLUGIN, f"two_hops = {package}_plugin:TwoHops")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    with pytest.raises(BackboneUnavailable, match=r"package one 1.0 and the package other 1.0 both offer"):
+        make_backbone({"name": "two_hops"})
+
+
+@pytest.mark.parametrize("value", ["much", True, float("nan"), None])
+def test_a_users_own_options_are_checked_by_their_defaults(installed: Case, value: Any) -> None:
+    with pytest.raises(ValueError, match="'two_hops' refuses its options: keep must be a finite number"):
+        make_backbone({"name": "two_hops", "keep": value})
+
+
+def _install(folder: Path, package: str, code: str, entry: str) -> None:
+    facts = folder / f"{package}-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(f"[expunge.backbones]\n{entry}\n")
+    (folder / f"{package}_plugin.py").write_text(code)
 
 
 def test_a_users_own_cannot_take_a_built_in_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
