@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli.context import Json, open_home, print_result, settings_of
+from service.cli.data import (
+    FormatName,
+    ItemColumn,
+    MinRating,
+    RatingColumn,
+    Separator,
+    Strip,
+    TimeColumn,
+    UserColumn,
+    reading_options,
+)
 from service.cli.learn import Readout
 
 if TYPE_CHECKING:
@@ -16,7 +27,7 @@ if TYPE_CHECKING:
 
 EMBEDDINGS = typer.Option("--embeddings", metavar="FILE", help=".npz or .safetensors with matrices users and items.")
 HELD_OUT = typer.Option(
-    "--held-out", metavar="FILE", help=".csv[.gz] of recorded interactions that the model has not learnt."
+    "--held-out", metavar="FILE", help="Recorded interactions that the model has not learnt: CSV, Parquet ..."
 )
 
 
@@ -43,25 +54,37 @@ def adopt(
         bool, typer.Option("--without-erased", help="Vouch that it was trained without anything that was erased here.")
     ] = False,
     go_live: Annotated[bool, typer.Option("--go-live", help="Use this base even if another one serves now.")] = False,
+    format: FormatName = None,
+    user_column: UserColumn = None,
+    item_column: ItemColumn = None,
+    rating_column: RatingColumn = None,
+    time_column: TimeColumn = None,
+    separator: Separator = None,
+    min_rating: MinRating = None,
+    strip: Strip = None,
     json_file: Json = None,
 ) -> None:
     """Make a base of embeddings that were trained elsewhere, on the interactions that are recorded.
 
     The first base serves at once. Pre-train an encoder for it before the first erasure, as for any base.
     """
-    from service.interactions.columns import Pairs
-    from service.interactions.formats import ReadProgress, read_csv_pairs
+    from service.interactions.formats import Reading
+    from service.interactions.readers import read_file
     from service.interactions.vectors import read_vectors
     from service.worker.adoption import ExternalModel, adopt_base
 
     settings = settings_of(context)
-    vectors = read_vectors(embeddings.expanduser(), user_ids, item_ids)
-    pairs: Pairs = read_csv_pairs(held_out.expanduser(), ReadProgress(0))
+    how = reading_options(format, user_column, item_column, rating_column, time_column, separator, min_rating, strip)
+    vectors = read_vectors(embeddings.expanduser(), user_ids, item_ids, strip=strip)
+    reading = Reading(how)
+    pairs = read_file(held_out.expanduser(), reading)
     unseen = list(zip(pairs.users.to_pylist(), pairs.items.to_pylist(), strict=True))
     foreign = ExternalModel(vectors, unseen, _backbone(layers, readout), without_erased)
     with open_home(settings, upgrade=True) as home:
         adopted = adopt_base(home.database, home.store, home.identity, foreign, go_live=go_live)
-    print_result(json_file, _document(adopted, foreign.backbone), _text(adopted))
+    remarks = reading.remarks
+    document = _document(adopted, foreign.backbone) | {"remarks": remarks}
+    print_result(json_file, document, "\n".join((_text(adopted), *remarks)))
 
 
 def _backbone(layers: int | None, readout: Readout) -> Backbone:

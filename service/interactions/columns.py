@@ -14,13 +14,38 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Interactions as they stand in a file: two dictionary-encoded columns of ids, of one length."""
+    """Interactions of a file: two dictionary-encoded columns of checked ids, of one length, every word used.
+
+    `n_rows`: of the file, those included that a threshold left out. `n_rated`, `n_timed`: how many of them have a
+    rating, a time.
+    """
 
     users: pa.DictionaryArray
     items: pa.DictionaryArray
+    n_rows: int
+    n_rated: int = 0
+    n_timed: int = 0
 
     def __len__(self) -> int:
         return len(self.users)
+
+    @property
+    def n_below(self) -> int:
+        """How many rows the threshold left out."""
+        return self.n_rows - len(self)
+
+
+def joined(parts: list[Pairs]) -> Pairs:
+    """The interactions of several files as of one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Pairs(
+        encode(pa.chunked_array([part.users for part in parts])),
+        encode(pa.chunked_array([part.items for part in parts])),
+        sum(part.n_rows for part in parts),
+        sum(part.n_rated for part in parts),
+        sum(part.n_timed for part in parts),
+    )
 
 
 def encode(column: pa.ChunkedArray | pa.Array) -> pa.DictionaryArray:
@@ -39,7 +64,9 @@ def assemble(name: str, train: Pairs, test: Pairs | None, titles: dict[str, str]
     items, item_codes = _vocabulary(train.items)
     train_codes = _distinct(user_codes * len(items) + item_codes)
     test_codes, test_counts = _test_part(test, users, items, train_codes)
-    counts = DatasetCounts(len(train), train_duplicates=len(train) - len(train_codes), **test_counts)
+    counts = DatasetCounts(
+        len(train), train_duplicates=len(train) - len(train_codes), train_below_rating=train.n_below, **test_counts
+    )
     return Dataset(name, users, items, _rows(train_codes, items), _rows(test_codes, items), titles, counts)
 
 
@@ -72,6 +99,7 @@ def _test_part(
     seen = np.isin(codes, train_codes, assume_unique=True)
     return codes[~seen], {
         "test_rows": len(test),
+        "test_below_rating": test.n_below,
         "test_duplicates": len(test) - n_distinct,
         "test_unknown": n_distinct - len(codes),
         "test_unknown_users": unknown_users,

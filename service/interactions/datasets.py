@@ -17,7 +17,8 @@ import httpx
 
 from service.interactions.formats import Progress
 from service.interactions.generated import generate_dataset
-from service.interactions.readers import DataProblem, describe, read_dataset
+from service.interactions.options import AS_THEY_ARE, ReadingOptions
+from service.interactions.readers import DataProblem, read
 from service.recommender.dataset import Dataset
 
 NAME = "ml-100k"
@@ -49,11 +50,12 @@ MOVIELENS_100K = Archive(
 
 @dataclass(frozen=True)
 class FoundDataset:
-    """A data set, where it comes from, and a sentence that says so."""
+    """A data set, where it comes from, and a sentence that says so; `remarks` on its files, where it was read."""
 
     dataset: Dataset
     origin: Origin
     note: str
+    remarks: tuple[str, ...] = ()
 
 
 class NotDownloaded(Exception):
@@ -65,15 +67,17 @@ def find_dataset(
     data_dir: Path | None,
     home: Path,
     *,
+    how: ReadingOptions = AS_THEY_ARE,
     progress: Progress | None = None,
     fetch: Fetch | None = None,
 ) -> FoundDataset:
     """Find a data set: `data`; else `ml-100k` in `data_dir`; else MovieLens 100K from GroupLens; else a generated one.
 
     Args:
-        data: a folder that was asked for; nothing else is tried then.
+        data: a folder or a file that was asked for; nothing else is tried then.
         data_dir: a folder that holds data sets.
         home: a download is kept in `<home>/datasets`, and found there the next time.
+        how: what the names and headers of `data` do not say.
         progress: told (bytes read, bytes in all) while files are read.
         fetch: gets the bytes of an archive; by default over HTTPS.
 
@@ -81,7 +85,7 @@ def find_dataset(
         DataProblem: the folder that was asked for, or the one at hand, cannot be used.
     """
     if data is not None:
-        return _read(data, "named", progress)
+        return _read(data, "named", progress, how)
     if data_dir is not None and (data_dir / NAME).is_dir():
         return _read(data_dir / NAME, "at hand", progress)
     folder = home / "datasets" / NAME
@@ -119,9 +123,10 @@ def _bounded(response: httpx.Response, limit_bytes: int) -> bytes:
     return bytes(body)
 
 
-def _read(folder: Path, origin: Origin, progress: Progress | None) -> FoundDataset:
-    dataset = read_dataset(folder, progress=progress)
-    return FoundDataset(dataset, origin, f"{dataset.name}: {describe(folder)}, {origin}.")
+def _read(source: Path, origin: Origin, progress: Progress | None, how: ReadingOptions = AS_THEY_ARE) -> FoundDataset:
+    found = read(source, how=how, progress=progress)
+    note = f"{found.dataset.name}: {found.files}, {origin}."
+    return FoundDataset(found.dataset, origin, note, found.remarks)
 
 
 def _unpack(archive: bytes, folder: Path) -> None:
@@ -149,7 +154,7 @@ def _titles(members: zipfile.ZipFile, name: str) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("item_id", "title"))
-    writer.writerows(line.split("|")[:2] for line in _member(members, name).decode("latin-1").splitlines() if line)
+    writer.writerows(line.split("|")[:2] for line in _member(members, name).decode("latin-1").split("\n") if line)
     return text.getvalue().encode()
 
 

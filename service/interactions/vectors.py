@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
+from safetensors import SafetensorError, deserialize
 
-from service.interactions.refusals import DataProblem, shown
-from service.platform.ids import check_id
+from service.interactions.identifiers import check_column
+from service.interactions.refusals import DataProblem, listed, shown
+from service.interactions.text import read_text, split_lines
 
 MATRICES = ("users", "items")
 IDS = {"users": "user_ids", "items": "item_ids"}
@@ -36,14 +39,35 @@ class Vectors:
     sha256: str
 
 
-def read_vectors(path: Path, user_ids: Path | None = None, item_ids: Path | None = None) -> Vectors:
+# Safetensors' names of types that NumPy has; the others are below.
+_TYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U64": np.uint64,
+    "U32": np.uint32,
+    "U16": np.uint16,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
+def read_vectors(
+    path: Path, user_ids: Path | None = None, item_ids: Path | None = None, *, strip: bool | None = None
+) -> Vectors:
     """Read matrices and ids.
 
     Args:
-        path: .npz or .safetensors with the matrices `users` (n, d) and `items` (m, d) of floats, and, unless the other
-            files hold them, the ids `user_ids` (n,) and `item_ids` (m,), strings (.npz only) or integers.
+        path: .npz or .safetensors with the matrices `users` (n, d) and `items` (m, d) of floats of any width, and,
+            unless the other files hold them, the ids `user_ids` (n,) and `item_ids` (m,), strings (.npz only) or
+            integers.
         user_ids: a text file with one id a line, in the order of the rows.
         item_ids: the same for items.
+        strip: as in ReadingOptions.
 
     Raises:
         DataProblem: a file that cannot be used; the text says why.
@@ -58,35 +82,95 @@ def read_vectors(path: Path, user_ids: Path | None = None, item_ids: Path | None
         )
         raise DataProblem(msg)
     lists = []
-    for name, matrix, listed in zip(MATRICES, matrices, (user_ids, item_ids), strict=True):
-        ids = _ids(path, arrays, name) if listed is None else _listed(listed)
-        _check_ids(path if listed is None else listed, ids, name, len(matrix))
-        lists.append(ids)
+    for name, matrix, listed_in in zip(MATRICES, matrices, (user_ids, item_ids), strict=True):
+        ids = _ids(path, arrays, name) if listed_in is None else tuple(split_lines(read_text(listed_in)))
+        lists.append(_checked(path, listed_in, ids, name, len(matrix), strip))
     return Vectors(matrices[0], matrices[1], lists[0], lists[1], sha256)
 
 
 def _arrays(path: Path) -> tuple[dict[str, NDArray[np.generic]], str]:
+    """The arrays that count, and the file's SHA-256; others are passed over, whatever they hold."""
     packed = path.read_bytes()
+    readers = {".safetensors": _safetensors, ".npz": _npz}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        msg = f"{path.name} is neither .npz nor .safetensors. Save the matrices users and items as one of them."
+        raise DataProblem(msg)
+    return reader(path, packed), hashlib.sha256(packed).hexdigest()
+
+
+def _wanted(path: Path, found: list[str]) -> list[str]:
+    for name in MATRICES:
+        if name not in found:
+            there = listed(sorted(found)) or "nothing"
+            msg = f"{path.name} holds no matrix {name}; found: {there}."
+            raise DataProblem(msg)
+    return [name for name in found if name in (*MATRICES, *IDS.values())]
+
+
+def _safetensors(path: Path, packed: bytes) -> dict[str, NDArray[np.generic]]:
     try:
-        if path.suffix == ".safetensors":
-            return dict(load_safetensors(packed)), hashlib.sha256(packed).hexdigest()
-        if path.suffix == ".npz":
-            with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}, hashlib.sha256(packed).hexdigest()
-    except (SafetensorError, ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        stored = dict(deserialize(packed))  # type: ignore[no-untyped-call]
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        msg = f"{path.name} is no complete safetensors file: {shown(str(error))}. Write it again."
+        raise DataProblem(msg) from error
+    return {name: _tensor(path, name, stored[name]) for name in _wanted(path, list(stored))}
+
+
+def _tensor(path: Path, name: str, stored: dict[str, Any]) -> NDArray[np.generic]:
+    """One tensor; types that NumPy lacks become float32, which holds each of their values exactly."""
+    kind, shape, data = stored["dtype"], stored["shape"], stored["data"]
+    if kind == "BF16":  # the upper half of a float32
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    if kind == "F8_E5M2":  # the upper half of a float16
+        return (np.frombuffer(data, np.uint8).astype(np.uint16) << 8).view(np.float16).reshape(shape)
+    if kind == "F8_E4M3":
+        return _E4M3[np.frombuffer(data, np.uint8)].reshape(shape)
+    if kind not in _TYPES:
+        msg = f"{path.name}: {name} is of type {kind}, which cannot be read. Save it as F32, F16 or BF16."
+        raise DataProblem(msg)
+    return np.frombuffer(data, np.dtype(_TYPES[kind]).newbyteorder("<")).reshape(shape)
+
+
+def _e4m3() -> NDArray[np.float32]:
+    """The value of each byte in the OCP 8-bit format E4M3: no infinities, and one NaN of each sign."""
+    code = np.arange(256)
+    exponent, mantissa = (code >> 3) & 15, code & 7
+    normal = np.ldexp(1 + mantissa / 8, exponent - 7)
+    magnitude = np.where(exponent == 0, np.ldexp(mantissa / 8, -6), normal)
+    magnitude[(code & 127) == 127] = np.nan
+    return np.where(code > 127, -magnitude, magnitude).astype(np.float32)
+
+
+_E4M3 = _e4m3()
+
+
+def _npz(path: Path, packed: bytes) -> dict[str, NDArray[np.generic]]:
+    try:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
+            if not isinstance(stored, np.lib.npyio.NpzFile):
+                msg = f"{path.name} holds one array. Save several with np.savez: users, items, user_ids, item_ids."
+                raise DataProblem(msg)
+            return {name: _array(path, stored, name) for name in _wanted(path, list(stored.files))}
+    except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        msg = f"{path.name} is no complete .npz file: {shown(str(error))}. Write it again."
+        raise DataProblem(msg) from error
+
+
+def _array(path: Path, stored: Any, name: str) -> NDArray[np.generic]:
+    try:
+        return np.asarray(stored[name])
+    except ValueError as error:
+        if "pickle" not in str(error):
+            raise
         msg = (
-            f"{path.name} cannot be read as {path.suffix}: {shown(str(error))}. Write it anew, without pickled objects."
+            f"{path.name}: {name} holds Python objects, which only unpickling could read, and that may run code. "
+            f"Save it without: np.array({name}, dtype={'str' if name in IDS.values() else 'np.float32'})."
         )
         raise DataProblem(msg) from error
-    msg = f"{path.name} is neither .npz nor .safetensors. Save the matrices users and items as one of them."
-    raise DataProblem(msg)
 
 
 def _matrix(path: Path, arrays: dict[str, NDArray[np.generic]], name: str) -> NDArray[np.float32]:
-    if name not in arrays:
-        found = ", ".join(shown(other) for other in sorted(arrays)) or "nothing"
-        msg = f"{path.name} holds no matrix {name}; found: {found}."
-        raise DataProblem(msg)
     matrix = arrays[name]
     if matrix.ndim != 2 or not matrix.size or not np.issubdtype(matrix.dtype, np.floating):
         msg = f"{path.name}: {name} is {matrix.dtype} of shape {matrix.shape}; expected floats of shape (rows, width)."
@@ -96,7 +180,14 @@ def _matrix(path: Path, arrays: dict[str, NDArray[np.generic]], name: str) -> ND
         plain = np.ascontiguousarray(matrix, dtype=np.float32)
     bad = np.flatnonzero(~np.isfinite(plain).all(axis=1))
     if len(bad):
-        msg = f"{path.name}: {len(bad):,} rows of {name} hold values that are not finite; the first is row {bad[0]}."
+        row = int(bad[0])
+        column = int(np.flatnonzero(~np.isfinite(plain[row]))[0])
+        value = matrix[row, column]
+        why = f"{value} is beyond float32" if np.isfinite(value) else str(value)
+        msg = (
+            f"{path.name}: {len(bad):,} rows of {name} hold values that are not finite; the first is row {row + 1}, "
+            f"column {column + 1}: {why}."
+        )
         raise DataProblem(msg)
     return plain
 
@@ -112,24 +203,29 @@ def _ids(path: Path, arrays: dict[str, NDArray[np.generic]], name: str) -> tuple
     return tuple(str(id) for id in column.tolist())
 
 
-def _listed(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(path.read_text("utf-8").removesuffix("\n").split("\n"))
-    except UnicodeDecodeError as error:
-        msg = f"{path.name} is not UTF-8. Write one id a line as UTF-8."
-        raise DataProblem(msg) from error
-
-
-def _check_ids(path: Path, ids: tuple[str, ...], name: str, n_rows: int) -> None:
+def _checked(
+    path: Path, listed_in: Path | None, ids: tuple[str, ...], name: str, n_rows: int, strip: bool | None
+) -> tuple[str, ...]:
+    """The ids of the rows of one matrix, which come from the file of the matrices or from a list of their own."""
+    source, unit = (path, "row") if listed_in is None else (listed_in, "line")
     if len(ids) != n_rows:
-        msg = f"{path.name} holds {len(ids):,} ids for {n_rows:,} rows of {name}; give each row one, in their order."
+        msg = f"{source.name} holds {len(ids):,} ids for {n_rows:,} rows of {name}; give each row one, in their order."
         raise DataProblem(msg)
-    if len(set(ids)) != n_rows:
-        msg = f"{path.name} names the same id for several rows of {name}; keep one row of each."
+    column = IDS[name].removesuffix("s")
+    try:
+        strings = pa.array(ids, pa.string())
+    except UnicodeEncodeError as error:  # a lone surrogate, which no text file and no request can hold
+        msg = f"{source.name}: {IDS[name]} holds text that is no Unicode. Correct it."
+        raise DataProblem(msg) from error
+    checked = check_column(column, strings, lambda row: f"{source.name}, {unit} {row + 1}", strip).ids
+    if len(checked.dictionary) != n_rows:
+        codes = checked.indices.to_numpy()
+        order = np.argsort(codes, kind="stable")
+        place = int(np.flatnonzero(np.diff(codes[order]) == 0)[0])
+        rows = sorted(int(row) + 1 for row in order[place : place + 2])
+        msg = (
+            f"{source.name} names the same id for several rows of {name}, {unit}s {rows[0]:,} and {rows[1]:,} first; "
+            "keep one row of each."
+        )
         raise DataProblem(msg)
-    for row, id in enumerate(ids):
-        try:
-            check_id(id)
-        except ValueError as error:
-            msg = f"{path.name}: the id of row {row} of {name} cannot be used: {error}"
-            raise DataProblem(msg) from error
+    return tuple(checked.cast(pa.string()).to_pylist())

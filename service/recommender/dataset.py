@@ -57,6 +57,10 @@ class DatasetCounts:
     """Items that occur in test only."""
     test_overlap: int = 0
     """Distinct test pairs that are in train too; kept out, a seen item is never recommended."""
+    train_below_rating: int = 0
+    """Rows of train whose rating is missing or below the threshold that was asked for; kept out, not in train_rows."""
+    test_below_rating: int = 0
+    """The same of test."""
 
 
 @dataclass(frozen=True)
