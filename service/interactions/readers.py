@@ -7,7 +7,7 @@ from pathlib import Path
 
 from service.interactions import lists, parquet, tables
 from service.interactions.columns import Pairs, assemble, joined
-from service.interactions.formats import ReadProgress, Progress, Reading
+from service.interactions.formats import Progress, Reading, ReadProgress
 from service.interactions.identifiers import look_alikes
 from service.interactions.options import AS_THEY_ARE, Format, ReadingOptions
 from service.interactions.refusals import DataProblem, listed
