@@ -67,6 +67,10 @@ class ServiceClient:
             headers["Prefer"] = f"wait={min(wait_s, WAIT_MAX_S)}"
         return self._ok("POST", "/v1/erasures", json=body, headers=headers, timeout=10.0 + min(wait_s, WAIT_MAX_S))
 
+    def preview(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """How far an erasure of this body would reach; nothing is stored."""
+        return self._ok("POST", "/v1/erasures/preview", json=body, timeout=60.0)
+
     def erasure(self, erasure_id: str) -> Mapping[str, Any]:
         """How far an erasure is."""
         return self._ok("GET", f"/v1/erasures/{erasure_id}")

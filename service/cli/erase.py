@@ -2,62 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
+import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
-from service.cli.client import DEFAULT_URL, WAIT_MAX_S, Key, ServiceClient, Url
+from service.cli.client import DEFAULT_URL, Key, ServiceClient, Url
 from service.cli.context import Json, print_result
 from service.cli.failures import Refusal
-from service.cli.terminal import Terminal, duration
+from service.cli.target_file import read_target_file
+from service.cli.targets import ReachSummary, RequestedTargets, targets_of_arguments
+from service.cli.terminal import Terminal, count, duration
 from service.erasures.modes import Mode
 
-TARGETS_MAX = 10_000
+PART_MAX = 10_000
+"""Targets of one erasure; more of them become several."""
+ASK_ABOVE = 100
+"""Interactions, named or reached, that are erased without asking."""
+ASK_ABOVE_SHARE = 0.1
+"""The same as a share of everything recorded, for whole users and items in a small data set."""
 OPEN = ("accepted",)
-
-
-@dataclass
-class RequestedTargets:
-    """What an erasure names, as the API takes it."""
-
-    interactions: list[tuple[str, str]] = field(default_factory=list)
-    users: list[str] = field(default_factory=list)
-    items: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.interactions) + len(self.users) + len(self.items)
-
-    def add(self, user_id: str, item_id: str) -> None:
-        """An interaction, or a whole user or item where the other id is empty."""
-        if user_id and item_id:
-            self.interactions.append((user_id, item_id))
-        elif user_id:
-            self.users.append(user_id)
-        else:
-            self.items.append(item_id)
-
-    def body(self) -> dict[str, Any]:
-        """The members of the request."""
-        pairs = [{"user_id": user, "item_id": item} for user, item in self.interactions]
-        return {"interactions": pairs, "users": self.users, "items": self.items}
-
-    def parts(self, size: int) -> Iterator[RequestedTargets]:
-        """The same targets in erasures of at most `size` each."""
-        named = [(user, item) for user, item in self.interactions]
-        named += [(user, "") for user in self.users] + [("", item) for item in self.items]
-        for start in range(0, len(named), size):
-            part = RequestedTargets()
-            for user_id, item_id in named[start : start + size]:
-                part.add(user_id, item_id)
-            yield part
 
 
 def erase(
@@ -68,10 +37,21 @@ def erase(
     item: Annotated[list[str] | None, typer.Option("--item", metavar="I", help="A whole item; repeatable.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", metavar="CSV", help="RequestedTargets: user_id,item_id; an empty one means all of it."),
+        typer.Option(
+            "--file",
+            metavar="CSV",
+            help="Targets under the header user_id,item_id; a field left empty means all of the other. -: stdin.",
+        ),
     ] = None,
+    strip: Annotated[bool, typer.Option("--strip", help="Take white space off the ids of --file.")] = False,
     mode: Annotated[Mode, typer.Option("--mode", help="`dislike`: the person also wants less of this.")] = Mode.FORGET,
-    reason: Annotated[str | None, typer.Option("--reason", help="Kept with the erasure.")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="For whoever handles the erasure; kept until it is forgotten.")
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Tell how far it would reach; store and erase nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask, however far it reaches.")] = False,
     wait: Annotated[
         float, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait until the model has forgotten it.")
     ] = 0,
@@ -81,72 +61,95 @@ def erase(
 ) -> None:
     """Ask a running service to erase interactions, users or items.
 
-    They are hidden when this returns; the model forgets within seconds (--wait waits for that).
+    They are hidden when this returns; the model forgets within seconds (--wait waits for that). What reaches beyond
+    100 interactions, or by whole users and items a tenth of everything, is asked for first.
     """
-    named = list(pairs or ())
-    if len(named) % 2:
-        msg = "An interaction needs a user and an item: the last of them has no item. Use --user for a whole user."
-        raise Refusal(msg)
-    targets = RequestedTargets(list(zip(named[::2], named[1::2], strict=True)), list(user or ()), list(item or ()))
-    if file is not None:
-        read_targets(file, targets)
-    if not len(targets):
-        msg = "Nothing is named to erase. Give USER ITEM, --user, --item or --file."
-        raise Refusal(msg)
+    targets = _targets(pairs or (), user or (), item or (), file, strip)
     extra = {"mode": mode.value} | ({} if reason is None else {"reason": reason})
     with closing(ServiceClient(url, key)) as client:
-        accepted = _send(client, targets, extra)
+        reach = _reach(client, targets, extra) if preview or targets.whole or len(targets) > ASK_ABOVE else None
+        if preview:
+            assert reach is not None
+            _tell_preview(json_file, targets, reach)
+            return
+        if reach is not None:
+            _ask(targets, reach, yes)
+        accepted = list[dict[str, Any]]()
+        try:
+            _send(client, targets, extra, accepted)
+        except Refusal as refusal:
+            if not accepted:
+                raise
+            # What was accepted stays so, and its salts are shown only now.
+            print_result(json_file, {"erasures": accepted}, "\n".join(_line(state) for state in accepted))
+            msg = f"{refusal} Accepted before that: {count(len(accepted), 'erasures')}, told on standard output."
+            raise Refusal(msg) from refusal
         states = _await(client, accepted, wait) if wait else accepted
-    print_result(json_file, {"erasures": states}, "\n".join(_line(state) for state in states))
+    document = {"erasures": states} | ({} if reach is None else {"reach": reach.document()})
+    print_result(json_file, document, "\n".join(_line(state) for state in states))
     late = [state for state in states if state["status"] in OPEN]
     if wait and late:
         msg = f"{len(late)} of {len(states)} erasures are hidden but not forgotten after {wait:g} s. Ask again later."
         raise Refusal(msg)
 
 
-def read_targets(path: Path, targets: RequestedTargets) -> None:
-    """Add the targets of a CSV file; raises Refusal naming the line."""
-    with _open_text(path) as file:
-        rows = csv.reader(file)
-        try:
-            header = next(rows, [])
-            if not {"user_id", "item_id"} & set(header):
-                msg = f"{path.name} has neither a column user_id nor item_id. Name the columns in the first line."
-                raise Refusal(msg)
-            for row in rows:
-                if row:
-                    _add_row(path, rows.line_num, dict(zip(header, row, strict=False)), targets)
-        except (csv.Error, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-            msg = f"{path.name} cannot be read after line {rows.line_num}. Give CSV in UTF-8, as it is or as .gz."
-            raise Refusal(msg) from error
-
-
-def _open_text(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def _add_row(path: Path, number: int, row: Mapping[str, str], targets: RequestedTargets) -> None:
-    user_id, item_id = row.get("user_id", ""), row.get("item_id", "")
-    if not user_id and not item_id:
-        msg = f"{path.name}, line {number} names neither a user nor an item. Fill one of them in."
+def _targets(
+    pairs: Sequence[str], users: Sequence[str], items: Sequence[str], file: Path | None, strip: bool
+) -> RequestedTargets:
+    targets = targets_of_arguments(pairs, users, items)
+    if file is not None:
+        listed = read_target_file(file, strip=strip)
+        targets.interactions |= listed.interactions
+        targets.users |= listed.users
+        targets.items |= listed.items
+    if not len(targets):
+        msg = "Nothing is named to erase. Give USER ITEM, --user, --item or --file."
         raise Refusal(msg)
-    targets.add(user_id, item_id)
+    return targets
 
 
-def _send(client: ServiceClient, targets: RequestedTargets, extra: Mapping[str, Any]) -> list[dict[str, Any]]:
-    parts = list(targets.parts(TARGETS_MAX))
+def _reach(client: ServiceClient, targets: RequestedTargets, extra: Mapping[str, Any]) -> ReachSummary:
+    return ReachSummary.of([client.preview({**part.body(), **extra}) for part in targets.parts(PART_MAX)])
+
+
+def _ask(targets: RequestedTargets, reach: ReachSummary, yes: bool) -> None:
+    """Tell how far an erasure reaches; beyond the bound, go on only if somebody says so."""
+    terminal = Terminal()
+    what = f"{targets.words()}: {reach.words()}"
+    small = max(len(targets), reach.matched) <= ASK_ABOVE and not (targets.whole and reach.share > ASK_ABOVE_SHARE)
+    if small or yes:
+        terminal.say(f"Erasing {what}.")
+    elif sys.stdin.isatty():
+        terminal.say(f"This erases {what}.")
+        typer.confirm("Go on?", abort=True, err=True)
+    else:
+        msg = f"This would erase {what}. Nothing was sent: look at it with --preview, then say --yes."
+        raise Refusal(msg)
+
+
+def _tell_preview(json_file: Path | None, targets: RequestedTargets, reach: ReachSummary) -> None:
+    named = {kind: len(getattr(targets, kind)) for kind in ("interactions", "users", "items")}
+    text = (
+        f"Would erase {targets.words()}: {reach.words()}.\n"
+        f"{reach.hidden:,} of these are shown now and would be hidden at once. Nothing was stored."
+    )
+    print_result(json_file, {"targets": named, "reach": reach.document()}, text)
+
+
+def _send(
+    client: ServiceClient, targets: RequestedTargets, extra: Mapping[str, Any], accepted: list[dict[str, Any]]
+) -> None:
+    """Ask for the erasures one after another; each is in `accepted` as soon as it is accepted."""
+    parts = list(targets.parts(PART_MAX))
     if len(parts) == 1:
-        return [_request(client, parts[0], extra)]
-    accepted = []
+        accepted.append(_request(client, parts[0], extra))
+        return
     with Terminal().step("Asking", "targets", len(targets)) as progress:
         done = 0
         for part in parts:
             accepted.append(_request(client, part, extra))
             done += len(part)
             progress(done)
-    return accepted
 
 
 def _request(client: ServiceClient, part: RequestedTargets, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,6 +176,3 @@ def _line(state: Mapping[str, Any]) -> str:
     text = f"{state['id']}  {state['status']}, {state['requested']} named, {state['matched']} recorded interactions"
     forgotten = state.get("stages", {}).get("forgotten", {}).get("seconds")
     return text if forgotten is None else f"{text}, forgotten after {duration(forgotten)}"
-
-
-__all__ = ["WAIT_MAX_S", "Mode", "RequestedTargets", "erase", "read_targets"]

@@ -22,13 +22,14 @@ from service.erasures.problems import (
 from service.erasures.schemas import (
     ErasureAccepted,
     ErasurePage,
+    ErasurePreview,
     ErasureReached,
     ErasureRequest,
     ErasureState,
     Status,
 )
 from service.erasures.targets import Subjects
-from service.erasures.views import PATH, accepted_body, path_of, reached_body, state_body
+from service.erasures.views import PATH, accepted_body, path_of, preview_body, reached_body, state_body
 from service.platform.auth import Principal, Scope, require
 from service.platform.dependencies import Eraser, ServicesDep, services_of
 from service.platform.problem import (
@@ -119,10 +120,23 @@ async def erase_item(request: Request) -> Response:
 @router.post("/erasures", operation_id="create_erasure", openapi_extra=openapi_parameters(), **_ACCEPTING)
 async def create_erasure(request: Request, eraser: Eraser, body: ErasureRequest) -> Response:
     """Erase many targets with one request: one status, one deadline, one entry in the log."""
-    pairs = [(pair.user_id, pair.item_id) for pair in body.interactions]
-    subjects = Subjects.of(pairs, body.users, body.items)
     asked = replace(parameters_of(request), mode=body.mode, reason=body.reason)
-    return await _accept(request, eraser, subjects, asked)
+    return await _accept(request, eraser, _subjects(body), asked)
+
+
+@router.post(
+    "/erasures/preview",
+    operation_id="preview_erasure",
+    response_model=ErasurePreview,
+    responses=problems(*_ALWAYS, NoTargets, TooManyTargets, ModeUnavailable),
+)
+async def preview_erasure(services: ServicesDep, eraser: Eraser, body: ErasureRequest) -> Response:
+    """How far the same body would reach if it were sent to `POST /v1/erasures` now.
+
+    Nothing is stored: no erasure, no suppression, no entry in the log.
+    """
+    wanted = service.NewErasure(_subjects(body), body.mode, None, eraser.key_id)
+    return _json(preview_body(body.mode, wanted.subjects, await service.preview(services, wanted)))
 
 
 @router.get(
@@ -163,6 +177,10 @@ async def list_erasures(
 async def cancel_erasure(services: ServicesDep, _eraser: Eraser, erasure_id: ErasureId) -> Response:
     """Cancel an erasure that is only accepted: what it alone had hidden is shown again."""
     return _json(state_body(await service.cancel(services, erasure_id)))
+
+
+def _subjects(body: ErasureRequest) -> Subjects:
+    return Subjects.of([(pair.user_id, pair.item_id) for pair in body.interactions], body.users, body.items)
 
 
 async def _accept(request: Request, eraser: Principal, subjects: Subjects, asked: ErasureParameters) -> Response:

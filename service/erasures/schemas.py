@@ -108,3 +108,25 @@ class ErasurePage(BaseModel):
 
     erasures: list[ErasureState]
     next: str | None = Field(description="Path of the next page; null at the end.")
+
+
+class TargetCounts(BaseModel):
+    """Distinct targets by kind."""
+
+    interactions: int = Field(ge=0, examples=[1])
+    users: int = Field(ge=0, description="Whole users.", examples=[1])
+    items: int = Field(ge=0, description="Whole items.", examples=[0])
+
+
+class ErasurePreview(BaseModel):
+    """How far an erasure would reach, had it been asked for now. Nothing was stored, nothing is hidden."""
+
+    mode: Mode
+    requested: int = Field(description="Distinct targets named.", examples=[2])
+    targets: TargetCounts
+    matched: int = Field(description="Distinct recorded interactions that they cover.", examples=[208])
+    hidden: int = Field(description="Those of them that are shown now, and would be shown no more.", examples=[208])
+    affected_users: int = Field(description="Distinct users of the matched interactions.", examples=[2])
+    affected_items: int = Field(description="Distinct items of the matched interactions.", examples=[207])
+    recorded: int = Field(description="All interactions that are recorded.", examples=[100_000])
+    share: float = Field(ge=0, le=1, description="`matched` over `recorded`; 0 where nothing is.", examples=[0.00208])

@@ -24,6 +24,7 @@ from service.erasures.problems import (
     NotCancellable,
     TooManyTargets,
 )
+from service.erasures.reach import Reach, measure
 from service.erasures.repository import Erasure
 from service.erasures.targets import Subjects, Target, TargetKind, fingerprint, new_salt
 from service.platform import metrics
@@ -93,6 +94,17 @@ async def accept(services: Services, request: NewErasure) -> Erasure:
     _count(request, "accepted")
     metrics.erasure_duration_seconds.labels("accept").observe(services.clock.monotonic() - started)
     return erasure
+
+
+async def preview(services: Services, request: NewErasure) -> Reach:
+    """How far an erasure would reach if it were accepted now; stores nothing.
+
+    Raises:
+        NoTargets, TooManyTargets, ModeUnavailable: as accepting it would.
+    """
+    await _check(services, request)
+    targets = request.subjects.targets(services.identity)
+    return await services.database.run_read(lambda connection: measure(connection, targets))
 
 
 async def get(services: Services, erasure_id: str) -> Erasure:

@@ -3,7 +3,10 @@
 from datetime import datetime
 from typing import Any
 
+from service.erasures.modes import Mode
+from service.erasures.reach import Reach
 from service.erasures.repository import Erasure
+from service.erasures.targets import Subjects
 from service.platform.clock import rfc3339
 
 PATH = "/v1/erasures"
@@ -40,6 +43,25 @@ def state_body(erasure: Erasure) -> dict[str, Any]:
 def reached_body(erasure: Erasure) -> dict[str, Any]:
     """ErasureReached: the state, with the salt that the caller has not seen yet."""
     return {**state_body(erasure), "salt": erasure.salt}
+
+
+def preview_body(mode: Mode, subjects: Subjects, reach: Reach) -> dict[str, Any]:
+    """ErasurePreview."""
+    return {
+        "mode": mode.value,
+        "requested": len(subjects),
+        "targets": {
+            "interactions": len(subjects.interactions),
+            "users": len(subjects.users),
+            "items": len(subjects.items),
+        },
+        "matched": reach.matched,
+        "hidden": reach.hidden,
+        "affected_users": reach.users,
+        "affected_items": reach.items,
+        "recorded": reach.recorded,
+        "share": reach.matched / reach.recorded if reach.recorded else 0.0,
+    }
 
 
 def _summary(erasure: Erasure, status: str) -> dict[str, Any]:

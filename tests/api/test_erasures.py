@@ -12,7 +12,7 @@ from sqlalchemy import insert, update
 
 import migrations
 from service.app import create_app
-from service.erasures.schemas import ErasureAccepted, ErasurePage, ErasureReached, ErasureState
+from service.erasures.schemas import ErasureAccepted, ErasurePage, ErasurePreview, ErasureReached, ErasureState
 from service.platform import tables
 from service.platform.auth import Scope
 from service.platform.clock import SystemClock
@@ -390,6 +390,7 @@ def test_a_delete_that_makes_no_sense_is_refused(api: Api, query: str, headers: 
         ("DELETE", "/v1/users/u1"),
         ("DELETE", "/v1/items/a"),
         ("POST", "/v1/erasures"),
+        ("POST", "/v1/erasures/preview"),
         ("GET", "/v1/erasures"),
         ("GET", "/v1/erasures/x"),
         ("DELETE", "/v1/erasures/x"),
@@ -403,6 +404,40 @@ def test_every_call_needs_a_key_with_the_scope_erase(api: Api, method: str, path
         other = api.key(Scope.RECOMMEND, Scope.AUDIT)
         problem(stranger.request(method, path, json={"users": ["u1"]}, headers=other), 403, "scope_missing")
     assert api.client.get("/v1/erasures").json()["erasures"] == []
+
+
+def test_a_preview_tells_the_reach_and_hides_nothing(both: Api) -> None:
+    """The body of an erasure, answered with what it would do; nothing is stored."""
+    both.client.post("/v1/interactions", json=as_body([("u1", "a"), ("u1", "b"), ("u2", "a")])).raise_for_status()
+    body = {"interactions": [{"user_id": "u2", "item_id": "a"}], "users": ["u1", "nobody"], "reason": "asked by mail"}
+
+    response = both.client.post("/v1/erasures/preview", json=body)
+
+    assert response.status_code == 200
+    preview = ErasurePreview.model_validate_json(response.content)
+    assert (preview.requested, preview.matched, preview.hidden) == (3, 3, 3)
+    assert (preview.affected_users, preview.affected_items, preview.recorded, preview.share) == (2, 2, 3, 1.0)
+    assert len(both.client.get("/v1/users/u1/interactions").json()["interactions"]) == 2
+    assert both.client.get("/v1/erasures").json()["erasures"] == []
+    assert both.client.get("/v1/audit/entries").json()["entries"] == []
+    assert both.client.post("/v1/erasures", json=body).json()["matched"] == preview.matched
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, "no_targets"),
+        ({"users": ["canary"], "dry_run": True}, "invalid_request"),
+        ({"users": ["canary"], "mode": "dislike"}, "mode_unavailable"),
+        ({"users": [f"canary{number}" for number in range(10_001)]}, "too_many_targets"),
+    ],
+)
+def test_what_could_not_be_erased_has_no_preview(api: Api, body: Any, code: str) -> None:
+    """The same refusals as the erasure itself."""
+    response = api.client.post("/v1/erasures/preview", json=body)
+
+    problem(response, 422, code)
+    assert "canary" not in response.text
 
 
 def test_the_metrics_count_requests_by_kind_and_outcome(api: Api) -> None:

@@ -1,66 +1,11 @@
 """`expunge erase` and `audit list`, against a real service."""
 
-import gzip
 import json
 from pathlib import Path
 
 import pytest
 
-from service.cli.erase import RequestedTargets, read_targets
-from service.cli.failures import Refusal
 from tests.cli.conftest import WAIT_S, Run, Serving
-
-
-def test_targets_are_read_from_csv(tmp_path: Path) -> None:
-    """Both ids name an interaction, one alone a whole user or item; quoting and order of columns do not matter."""
-    file = tmp_path / "targets.csv"
-    file.write_text('note,item_id,user_id\nx,"a,b",u 1\n,,u2\n\n,i3,\n')
-    targets = RequestedTargets()
-
-    read_targets(file, targets)
-
-    assert targets == RequestedTargets([("u 1", "a,b")], ["u2"], ["i3"])
-
-
-def test_targets_are_read_from_gzip(tmp_path: Path) -> None:
-    """As they come from an export."""
-    file = tmp_path / "targets.csv.gz"
-    file.write_bytes(gzip.compress("user_id\n🙂\n".encode()))
-    targets = RequestedTargets()
-
-    read_targets(file, targets)
-
-    assert targets.users == ["🙂"]
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (b"", "neither a column user_id nor item_id"),
-        (b"user,item\n1,2\n", "neither a column user_id nor item_id"),
-        (b"user_id,item_id\nu1,i1\n,\n", "line 3 names neither"),
-        (b"user_id\n\xff\xfe\n", "cannot be read"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes, sentence: str) -> None:
-    """The line is named; its ids are not repeated."""
-    file = tmp_path / "targets.csv"
-    file.write_bytes(content)
-
-    with pytest.raises(Refusal, match=sentence):
-        read_targets(file, RequestedTargets())
-
-
-def test_many_targets_are_split_without_losing_one() -> None:
-    """10,000 at most in one erasure, all of them in all."""
-    targets = RequestedTargets([(f"u{n}", "i") for n in range(7)], ["u"] * 3, ["i"] * 2)
-
-    parts = list(targets.parts(5))
-
-    assert [len(part) for part in parts] == [5, 5, 2]
-    assert [pair for part in parts for pair in part.interactions] == targets.interactions
-    assert sum(len(part.users) for part in parts) == 3
-    assert sum(len(part.items) for part in parts) == 2
 
 
 def test_an_erasure_is_waited_for_and_told_by_the_log(service: Serving, run: Run, tmp_path: Path) -> None:
@@ -111,3 +56,73 @@ def test_key_and_address_come_from_the_environment(service: Serving, run: Run, m
     monkeypatch.setenv("EXPUNGE_API_KEY", service.key)
 
     assert run("audit", "list", "--limit", 1).status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("", "i0000001"), "Value 1 of USER ITEM is no id"),
+        (("u0000001", ""), "Value 2 of USER ITEM is no id"),
+        (("u0000001", "i0000001", "u0000002", ""), "Value 4 of USER ITEM is no id"),
+        (("u0000001",), "the last of them has no item"),
+        (("--user", ""), "Value 1 of --user is no id"),
+        (("--item", "i0000001", "--item", ""), "Value 2 of --item is no id"),
+        (("--user", "a\tb"), "Value 1 of --user is no id"),
+        ((), "Nothing is named"),
+    ],
+)
+def test_an_unset_variable_of_a_shell_widens_nothing(run: Run, arguments: tuple[str, ...], sentence: str) -> None:
+    """An empty user beside an item is not the whole item; nothing is sent (nobody answers at this address)."""
+    ran = run("erase", *arguments, "--url", "http://127.0.0.1:9", "--key", "exp_x")
+
+    assert ran.status == 1
+    assert sentence in ran.err
+
+
+def test_a_preview_tells_the_reach_and_erases_nothing(service: Serving, run: Run, tmp_path: Path) -> None:
+    """In words and as JSON, with what would be hidden."""
+    user, where = "u0000007", ("--url", service.url, "--key", service.key)
+    own = service.get(f"/v1/users/{user}/interactions").json()["interactions"]
+    file = tmp_path / "targets.csv"
+    file.write_text(f"user_id,item_id\n{user},\nu0000008,nothing\n")
+    out = tmp_path / "reach.json"
+
+    ran = run("erase", "--file", file, "--preview", "--json", out, *where)
+
+    assert ran.status == 0, ran.err
+    assert "Would erase 1 interaction and 1 whole user" in ran.out
+    document = json.loads(out.read_text())
+    assert document["targets"] == {"interactions": 1, "users": 1, "items": 0}
+    assert document["reach"]["matched"] == document["reach"]["hidden"] == len(own)
+    assert service.get(f"/v1/users/{user}/interactions").json()["interactions"] == own
+
+
+def test_what_reaches_far_is_not_erased_without_a_yes(service: Serving, run: Run, tmp_path: Path) -> None:
+    """Without a terminal there is nobody to ask: one sentence with the reach, and nothing is sent."""
+    where = ("--url", service.url, "--key", service.key)
+    before = service.get("/v1/erasures?limit=1").json()["erasures"][:1]
+    many = [word for number in range(20, 32) for word in ("--user", f"u{number:07}")]
+
+    ran = run("erase", *many, *where)
+
+    assert ran.status == 1
+    assert "12 whole users" in ran.err
+    assert "--yes" in ran.err
+    assert ran.err.count("\n") == 1
+    assert service.get("/v1/erasures?limit=1").json()["erasures"][:1] == before
+
+
+def test_with_a_yes_the_reach_is_told_and_everything_erased(service: Serving, run: Run, tmp_path: Path) -> None:
+    """As a script says it."""
+    file = tmp_path / "pairs.csv"
+    file.write_text("user_id,item_id\n" + "".join(f"nobody-{number},i0000001\n" for number in range(101)))
+    where = ("--url", service.url, "--key", service.key)
+    assert "101 interactions" in run("erase", "--file", file, *where).err
+
+    ran = run("erase", "--file", file, "--yes", "--json", "-", *where)
+
+    assert ran.status == 0, ran.err
+    assert "Erasing 101 interactions" in ran.err
+    document = json.loads(ran.out)
+    assert document["erasures"][0]["requested"] == 101
+    assert document["reach"]["matched"] == 0

@@ -14,7 +14,7 @@ SERVICE = ROOT / "service"
 # What a unit of work is typed with, and an address. Everything else of SQLAlchemy writes or runs SQL.
 NOT_SQL = {"Connection", "Row", "URL"}
 # Second repositories of their domain.
-REPOSITORIES = {"erasures/outbox.py"}
+REPOSITORIES = {"erasures/outbox.py", "erasures/reach.py"}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
