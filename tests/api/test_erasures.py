@@ -217,7 +217,7 @@ def test_a_caller_who_waits_in_vain_gets_the_202(api: Api) -> None:
 
 def test_waiting_holds_nobody_up(api: Api) -> None:
     """Forty callers wait at once while others are answered."""
-    url, headers = f"{api.url}/v1/users/u1/interactions/a", {**api.client.headers, "Prefer": "wait=3"}
+    url, headers = f"{api.url}/v1/users/u1/interactions/a", {**api.client.headers, "Prefer": "wait=25"}
     waiting = [
         threading.Thread(target=httpx.delete, args=(url,), kwargs={"headers": headers, "timeout": 30})
         for _ in range(40)
