@@ -15,6 +15,11 @@ SERVICE = ROOT / "service"
 NOT_SQL = {"Connection", "Row", "URL"}
 # Second repositories of their domain.
 REPOSITORIES = {"erasures/outbox.py", "erasures/reach.py"}
+# Names that decision 0006 replaced by the field's terms.
+RETIRED = {
+    *("asked", "asking", "cast", "course", "crew", "demand", "house", "ledger", "lifeline", "outlook", "pace", "scene"),
+    *("shelf", "singles", "standing", "story", "tell", "together"),
+}
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
@@ -44,6 +49,29 @@ def test_modules_are_of_a_size_to_read():
     """At most 400 lines each."""
     for path in [*SERVICE.rglob("*.py"), *(ROOT / "model_store").rglob("*.py"), *(ROOT / "migrations").glob("*.py")]:
         assert len(path.read_text().splitlines()) <= 400, path.relative_to(ROOT)
+
+
+def public_classes() -> Iterator[tuple[str, str]]:
+    for path in [*SERVICE.rglob("*.py"), *(ROOT / "model_store").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                yield node.name, str(path.relative_to(ROOT))
+
+
+def test_a_public_class_name_stands_for_one_thing():
+    """Decision 0006: say of what it is one, or make it one class."""
+    places: dict[str, list[str]] = {}
+    for name, path in public_classes():
+        places.setdefault(name, []).append(path)
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
+def test_no_module_or_class_goes_by_a_picture():
+    """Decision 0006: what was renamed to the field's term does not come back."""
+    folders = ("service", "model_store", "benchmarks", "tests", "migrations")
+    modules = {path.stem.removeprefix("test_"): path for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    assert {name: path for name, path in modules.items() if name in RETIRED - {"house"}} == {}
+    assert {name: path for name, path in public_classes() if name.lower() in RETIRED} == {}
 
 
 @pytest.mark.parametrize("module", ["service.app", "service.settings", "service.platform.redis"])
