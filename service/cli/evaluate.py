@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 
 from service.cli.context import Json, print_result, settings_of
 from service.cli.failures import FAILED, INTERRUPTED, USAGE, Refusal
-from service.cli.terminal import LINE_EVERY_S, Terminal, count, duration
+from service.cli.terminal import BAR_WIDTH, LINE_EVERY_S, Terminal, count, cropped, duration
 
 if TYPE_CHECKING:
     from service.evaluation.grid import Grid
@@ -127,10 +127,13 @@ def _shown(terminal: Terminal, name: str) -> Iterator[Callable[[Progress], None]
     if not terminal.console.is_terminal:
         yield _Lines(terminal, name)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[text]}"))
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=BAR_WIDTH), TextColumn("{task.fields[text]}"))
+    room = terminal.console.width - len(name) - BAR_WIDTH - 2
     with Bars(*columns, console=terminal.console, transient=True) as bars:
         task = bars.add_task(name, text="")
-        yield lambda progress: bars.update(task, completed=progress.done, total=progress.total, text=_outlook(progress))
+        yield lambda progress: bars.update(
+            task, completed=progress.done, total=progress.total, text=cropped(_outlook(progress), room)
+        )
 
 
 class _Lines:
@@ -142,7 +145,7 @@ class _Lines:
         now = self._terminal.clock()
         if str(progress.key) != self._key or now - self._last >= LINE_EVERY_S:
             self._last, self._key = now, str(progress.key)
-            self._terminal.say(f"{self._name}: {_outlook(progress)}")
+            self._terminal.line(f"{self._name}: {_outlook(progress)}")
 
 
 def _outlook(progress: Progress) -> str:

@@ -67,8 +67,9 @@ def train(
 
     The first base serves at once. A training that was interrupted is taken up where it stopped.
     """
+    from service.interactions.service import count_recorded
     from service.recommender.backbones import make_backbone
-    from service.recommender.training import TrainingConfig
+    from service.recommender.defaults import default_training
     from service.worker.training import BaseConfig, train_base
 
     config = {
@@ -84,10 +85,14 @@ def train(
         chosen = make_backbone({"name": backbone, **_given(options), **_parsed(option)})
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    recipe = BaseConfig(chosen, TrainingConfig(seed=seed, **_given(config)))
-    settings, most = settings_of(context), recipe.training.epochs
-    with open_home(settings, upgrade=True) as home, Terminal().step("Training", "epochs", most) as progress:
-        base = train_base(home.database, home.store, settings, recipe, epochs_told(progress), go_live=go_live)
+    settings, terminal = settings_of(context), Terminal()
+    with open_home(settings, upgrade=True) as home:
+        n_recorded = home.database.query(count_recorded)
+        recipe = BaseConfig(chosen, default_training(n_recorded, seed=seed, **_given(config)))
+        if dimension is None:
+            terminal.say(default_told(recipe.training.embedding_size, n_recorded))
+        with terminal.step("Training", "epochs", recipe.training.epochs) as progress:
+            base = train_base(home.database, home.store, settings, recipe, epochs_told(progress), go_live=go_live)
     print_result(json_file, _base_document(base, recipe), _base_text(base))
 
 
@@ -139,6 +144,11 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def default_told(dimension: int, n_interactions: int) -> str:
+    """The width that was chosen, and why."""
+    return f"{dimension} dimensions: the default for {n_interactions:,} interactions."
+
+
 def epochs_told(progress: ProgressCallback) -> Callable[[EpochReport], None]:
     """A progress callback for trainings."""
 
@@ -163,6 +173,7 @@ def _base_document(base: PublishedBase, recipe: BaseConfig) -> dict[str, Any]:
         "version": base.version,
         "live": base.live,
         "backbone": recipe.backbone.config(),
+        "dimension": recipe.training.embedding_size,
         "n_users": base.n_users,
         "n_items": base.n_items,
         "n_edges": base.n_edges,

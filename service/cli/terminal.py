@@ -5,20 +5,23 @@ On a terminal a bar that moves; elsewhere (a pipe, a log) a plain line every few
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import IO, Any, Protocol, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 LINE_EVERY_S = 5.0
 PLAIN_WIDTH = 80
+NARROW, BAR_WIDTH, NARROW_BAR_WIDTH = 72, 14, 6
 
 Clock = Callable[[], float]
 
@@ -31,10 +34,33 @@ class ProgressCallback(Protocol):
         ...
 
 
-def make_console(file: TextIO | None = None) -> Console:
-    """A console on a file, by default standard error; 80 columns wide where that is no terminal."""
+def make_console(file: TextIO | None = None, widest: int | None = None) -> Console:
+    """A console on a file, by default standard error; 80 columns wide where that is no terminal, at most `widest`.
+
+    No line ends with blanks, and what the file's encoding lacks becomes a question mark.
+    """
     file = file or sys.stderr
-    return Console(file=file, highlight=False, soft_wrap=False, width=None if file.isatty() else PLAIN_WIDTH)
+    width = None if file.isatty() else PLAIN_WIDTH
+    console = Console(file=cast("IO[str]", _Tidy(file)), highlight=False, soft_wrap=False, width=width)
+    if widest is not None and console.width > widest:
+        console.width = widest
+    return console
+
+
+class _Tidy:
+    """A text file into which rich writes: it pads lines, and lets signs through that the encoding lacks."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.encoding: str = getattr(file, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        tidy = re.sub(r"[ \t]+(?=\n)", "", text)
+        self._file.write(tidy.encode(self.encoding, "replace").decode(self.encoding))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 @dataclass
@@ -82,14 +108,26 @@ class StepProgress:
 
     @property
     def speed(self) -> str:
-        """`2.1 epochs/s`."""
-        return f"{size(self.rate)}/s" if self.unit == "bytes" else f"{short(self.rate)} {self.unit}/s"
+        """`2.1/s`, in the unit of the amount."""
+        return f"{size(self.rate)}/s" if self.unit == "bytes" else f"{short(self.rate)}/s"
 
     @property
     def running_line(self) -> str:
-        """`3 of 40 epochs, 2.1 epochs/s, 18 s left`."""
-        left = "" if self.left_s is None else f"{duration(self.left_s)} left"
-        return ", ".join(part for part in (self.amount, self.speed, left, self.note) if part)
+        """`3 of 40 epochs, 2.1/s, 18 s left, NDCG@20 0.208`."""
+        return _listed(self.amount, self.speed, self._left, self.note)
+
+    def running_line_within(self, width: int) -> str:
+        """The same in at most `width` columns: without the note where there is no room, then without the rate."""
+        shorter = (
+            self.running_line,
+            _listed(self.amount, self.speed, self._left),
+            _listed(self.amount, self._left),
+        )
+        return next((line for line in shorter if len(line) <= width), cropped(shorter[-1], width))
+
+    @property
+    def _left(self) -> str:
+        return "" if self.left_s is None else f"{duration(self.left_s)} left"
 
     @property
     def final_line(self) -> str:
@@ -107,8 +145,12 @@ class Terminal:
     clock: Clock = time.monotonic
 
     def say(self, text: str = "") -> None:
-        """Print a line as it is: nothing in it is markup."""
+        """Print sentences, wrapped: nothing in them is markup."""
         self.console.print(Text(text))
+
+    def line(self, text: str) -> None:
+        """Print one line; what does not fit is left out."""
+        self.say(cropped(text, self.console.width))
 
     @contextmanager
     def step(self, title: str, unit: str, total: float | None = None) -> Iterator[ProgressCallback]:
@@ -117,11 +159,14 @@ class Terminal:
         show = self._bar if self.console.is_terminal else self._lines
         with show(title, progress) as report:
             yield report
-        self.say(f"{title}: {progress.final_line}")
+        self.line(f"{title}: {progress.final_line}")
 
     @contextmanager
     def _bar(self, title: str, progress: StepProgress) -> Iterator[ProgressCallback]:
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), _RunningLine())
+        width = self.console.width
+        bar_width = NARROW_BAR_WIDTH if width < NARROW else BAR_WIDTH
+        beside = _RunningLine(width - len(title) - bar_width - 2)
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=bar_width), beside)
         with Progress(*columns, console=self.console, transient=True) as bar:
             task = bar.add_task(title, total=progress.total, progress=progress)
 
@@ -140,19 +185,33 @@ class Terminal:
             progress.update(done, total, note)
             if self.clock() - last >= LINE_EVERY_S:
                 last = self.clock()
-                self.say(f"{title}: {progress.running_line}")
+                self.line(f"{title}: {progress.running_line_within(self.console.width - len(title) - 2)}")
 
         yield report
 
 
 class _RunningLine(ProgressColumn):
-    """The text beside the bar."""
+    """The text beside the bar, in so many columns."""
 
     max_refresh = 0.5
 
+    def __init__(self, width: int) -> None:
+        super().__init__(Column(no_wrap=True))
+        self._width = width
+
     def render(self, task: Task) -> Text:
+        """The line of the step."""
         progress: StepProgress = task.fields["progress"]
-        return Text(progress.running_line)
+        return Text(progress.running_line_within(self._width))
+
+
+def _listed(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def cropped(text: str, width: int) -> str:
+    """A text in at most `width` columns; three dots say that there was more."""
+    return text if len(text) <= width else text[: max(width - 3, 0)].rstrip(" ,") + "..."[: max(width, 0)]
 
 
 def count(number: float, things: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Table, and_, bindparam, exists, or_, select, text, update
+from sqlalchemy import Connection, Table, and_, bindparam, exists, func, or_, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from service.platform.prepared_statements import PreparedStatement
@@ -169,6 +169,11 @@ def of_user(connection: Connection, user_digest: bytes, after: int, limit: int) 
         .limit(limit)
     )
     return [OwnInteraction(*row) for row in connection.execute(wanted)]
+
+
+def count_pairs(connection: Connection) -> int:
+    """How many interactions are recorded."""
+    return int(connection.execute(select(func.count()).select_from(interactions)).scalar_one())
 
 
 def all_pairs(connection: Connection) -> Keys:

@@ -97,6 +97,11 @@ def snapshot(connection: Connection) -> Snapshot:
     return Snapshot(user_keys, item_keys, rows[:, order].astype(np.int32), seq)
 
 
+def count_recorded(connection: Connection) -> int:
+    """How many interactions are recorded, those that an erasure covers too."""
+    return repository.count_pairs(connection)
+
+
 def anything_suppressed(connection: Connection) -> bool:
     """Whether an erasure covers anything, also what is not registered any more."""
     found = repository.suppressed_all(connection)

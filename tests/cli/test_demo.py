@@ -2,7 +2,9 @@
 
 import io
 import json
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,16 +13,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
-from service.cli.demo.choice import choose
+from service.cli.demo.choice import Choice, choose, draw
 from service.cli.demo.environment import DemoOptions, RunningService, demo_home, left_aside
-from service.cli.demo.printing import DemoPrinter
-from service.cli.demo.run import PRETRAINING, TRAINING, DemoRun
+from service.cli.demo.measure import most_changed
+from service.cli.demo.printing import WIDEST, DemoPrinter
+from service.cli.demo.report import (
+    Comparison,
+    DatasetFacts,
+    DemoReport,
+    ErasureFacts,
+    ListFacts,
+    ManyFacts,
+    MembershipFacts,
+    PretrainFacts,
+    Quality,
+    RetrainFacts,
+    TrainFacts,
+)
+from service.cli.demo.run import PRETRAINING, DemoRun
 from service.cli.failures import Refusal
+from service.cli.terminal import make_console
+from service.evaluation.way import Estimate
+from service.recommender.defaults import default_training
 from tests.cli.conftest import WAIT_S, Run
 
-QUICK_TRAINING = replace(TRAINING, embedding_size=16, batch_size=256, epochs=4)
+QUICK_TRAINING = default_training(1_000, embedding_size=16, batch_size=256, epochs=4)
 QUICK_PRETRAINING = replace(PRETRAINING, steps=3)
 
 KEYS = {
@@ -56,11 +76,11 @@ def test_the_story_is_told_and_measured(
     DemoRun(DemoOptions(data=small_folder, json_file=file), QUICK_TRAINING, QUICK_PRETRAINING).tell()
 
     told, document = capsys.readouterr().out, json.loads(file.read_text())
-    for act in ("1. Data", "2. A recommender", "3. The service", "4. Ten", "5. User", "6. Forgotten", "7. Is it gone"):
-        assert act in told
-    assert all(len(line) <= 80 for line in told.splitlines())
-    assert "\x1b" not in told
-    assert set(document) == {*KEYS, "speedup"}
+    assert re.findall(r"^(\d+)\. ", told, re.MULTILINE) == [str(act) for act in range(1, 12)]
+    for word in ("a shadow: one more model", "The gate is what", "MI-BF is p erased before"):
+        assert word in " ".join(told.split())
+    assert_holds(told, 80)
+    assert set(document) == {*KEYS, "speedup", "many"}
     for name, keys in KEYS.items():
         assert set(document[name]) == keys
     for model in ("before", "after", "retrain"):
@@ -73,7 +93,152 @@ def test_the_story_is_told_and_measured(
     assert 0 < erasure["seconds_apply"] < erasure["seconds_forgotten"]
     assert document["membership"]["before"]["mi_bf"] == pytest.approx(1.0)
     assert document["quality"]["before"]["ndcg_at_20"] == document["train"]["ndcg_at_20"]
+    many = document["many"]
+    assert set(many["erasure"]) == KEYS["erasure"]
+    assert many["erasure"]["matched"] == many["erasure"]["requested"] > 5
+    assert many["erasure"]["version_after"] > erasure["version_after"]
+    for figures in ("membership", "auc", "share_by_score", "share_by_auc"):
+        assert set(many[figures]) == {"before", "after", "retrain", "retrain_again"}
+    for model, auc in many["auc"].items():
+        assert auc["value"] == pytest.approx(many["membership"][model]["auc_heldout"])
+        assert 0 < auc["error"] < 0.2
+    assert many["share_by_score"]["before"]["value"] in (0, None)
     assert document["speedup"] == pytest.approx(document["retrain"]["seconds"] / erasure["seconds_apply"])
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_all_that_is_printed_holds(width: int, encoding: str) -> None:
+    """Long titles, figures of all sizes: nothing is wrapped in a table, no line is too long or ends with a blank."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    console = make_console(out, widest=WIDEST)
+    console.width = min(width, WIDEST)
+    printer = DemoPrinter(console)
+    items = [
+        {"item_id": str(rank), "rank": rank, "title": f"Æon Flux and a title that does not end before the line {rank}"}
+        for rank in range(1, 12)
+    ]
+    ranks: dict[str, int | None] = {"before": 10, "after": None, "retrain": 3, "retrain_again": None}
+    entry = {"seq": 123, "at": "2026-11-25T16:00:00.123456Z", "event": "erasure.forgotten", "leaf_hash": "a" * 64}
+    report = _report()
+
+    printer.section("1. A section")
+    printer.say("word " * 60)
+    printer.titles(items, "Heading")
+    printer.moves(items, items[::-1], 10)
+    printer.change([(item, ranks) for item in items])
+    printer.figures(dict.fromkeys(ranks, Quality(0.1, 0.1)), report.many, 9_428)
+    printer.shares(report.many.share_by_score, "Shares")
+    printer.audit([entry, {**entry, "version": 12345}])
+    printer.summary(report)
+
+    out.seek(0)
+    told = out.read()
+    assert_holds(told, min(width, WIDEST))
+    assert told.count("forgotten by the model") == 1
+    tables = [line for line in told.splitlines() if "Flux" in line and "out:" not in line]
+    assert len(tables) == 11 + 10 + 11
+
+
+def test_shares_are_bars() -> None:
+    """Nothing, half, all; too far makes the others shorter, and its figure says how far."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    shares = {"before": Estimate(0.0, 0.0), "after": Estimate(1.5, 0.02), "retrain": Estimate(1.0, 0.0)}
+
+    DemoPrinter(make_console(out)).shares(shares, "Shares")
+
+    out.seek(0)
+    lines = out.read().splitlines()[-3:]
+    assert lines == [
+        f" before     {'.' * 30}    0%",
+        f" after      {'#' * 30}  150% ? 2%",
+        f" retrained  {'#' * 20}{'.' * 10}  100%",
+    ]
+
+
+def test_shares_that_cannot_be_told_are_not_drawn() -> None:
+    """A bar of nothing would say that nothing was forgotten."""
+    out = io.StringIO()
+
+    DemoPrinter(make_console(out)).shares(dict.fromkeys(("before", "after"), Estimate(math.nan, math.nan)), "Shares")
+
+    assert out.getvalue() == ""
+
+
+def assert_holds(told: str, width: int) -> None:
+    """Lines of at most so many columns, without blanks at their ends, without control characters."""
+    lines = told.split("\n")
+    assert lines[0].strip()
+    assert max(len(line) for line in lines) <= width
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", told)
+
+
+def _report() -> DemoReport:
+    facts = MembershipFacts(0.5, 0.9, 0.9, 0.6, 1.0, 0.6)
+    erasure = ErasureFacts("id", 12_345, 12_345, 0.02, 0.7, 0.02, 1, 2, 0)
+    models = ("before", "after", "retrain", "retrain_again")
+    share = dict.fromkeys(models, Estimate(0.93, 0.02))
+    many = ManyFacts(
+        erasure,
+        453,
+        dict.fromkeys(models, facts),
+        dict.fromkeys(models, Estimate(0.5, 0.01)),
+        share,
+        share,
+        ListFacts(9.4, 6.7, 6.7, 6.7),
+    )
+    comparison = Comparison(
+        dict.fromkeys(models, Quality(0.1, 0.1)), dict.fromkeys(models, facts), RetrainFacts(20_000.0)
+    )
+    return DemoReport(
+        DatasetFacts("name", 1, 1, 1, 1),
+        TrainFacts(4_000.0, 40, 0.1, 0.1),
+        PretrainFacts(4_000.0, 400),
+        erasure,
+        comparison,
+        many,
+    )
+
+
+def test_a_random_share_is_drawn_beside_what_was_chosen() -> None:
+    """One in a hundred, of few two, never a pair that was chosen, the same every time."""
+    users, items = np.divmod(np.arange(100_000), 500)
+    edges = np.stack((users, items))
+    chosen = Choice(3, np.arange(5), 500)
+
+    drawn = draw(edges, chosen)
+
+    assert drawn.shape == (2, 1_000)
+    assert len(np.unique(drawn[0])) > 100
+    assert not ((drawn[0] == 3) & (drawn[1] < 5)).any()
+    assert (draw(edges, chosen) == drawn).all()
+    assert draw(edges[:, :1_000], chosen).shape == (2, 20)
+
+
+def test_the_list_that_changed_most_is_found() -> None:
+    """Whose first items lost most; of two, of whom more was erased."""
+
+    class Evaluator:
+        """Lists as they are given."""
+
+        def first_items(self, readout: torch.Tensor, users: torch.Tensor, n: int) -> torch.Tensor:
+            return readout[users][:, :n]
+
+    lists = torch.tensor([[0, 1, 2], [0, 1, 2], [0, 1, 2]])
+    after = torch.tensor([[0, 2, 1], [0, 3, 4], [3, 4, 0]])
+    pairs = np.array([[0, 0, 0, 1, 2, 2], [9, 8, 7, 9, 9, 8]])
+
+    user, items = most_changed(Evaluator(), {"before": lists, "after": after}, pairs, 3)  # type: ignore[arg-type]
+
+    assert user == 2
+    assert items == [
+        (0, {"before": 1, "after": 3}),
+        (1, {"before": 2, "after": None}),
+        (2, {"before": 3, "after": None}),
+        (3, {"before": None, "after": 1}),
+        (4, {"before": None, "after": 2}),
+    ]
 
 
 def test_a_home_in_use_is_left_alone(run: Run) -> None:

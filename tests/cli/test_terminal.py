@@ -2,10 +2,12 @@
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from service.cli.terminal import StepProgress, Terminal, duration, make_console, short, size, write_json
 
@@ -28,7 +30,7 @@ def test_the_pace_tells_amount_rate_and_time_left() -> None:
     hand.now += 5
     progress.update(10, 40, "NDCG .31")
 
-    assert progress.running_line == "10 of 40 epochs, 2 epochs/s, 15.0 s left, NDCG .31"
+    assert progress.running_line == "10 of 40 epochs, 2/s, 15.0 s left, NDCG .31"
     assert progress.final_line == "10 epochs in 5.0 s, NDCG .31"
 
 
@@ -52,9 +54,69 @@ def test_without_a_terminal_progress_is_a_line_every_five_seconds() -> None:
             tell(epoch + 1)
 
     lines = out.getvalue().splitlines()
-    assert lines[0] == "Training: 5 of 40 epochs, 1 epochs/s, 35.0 s left"
+    assert lines[0] == "Training: 5 of 40 epochs, 1/s, 35.0 s left"
     assert lines[-1] == "Training: 20 epochs in 20.0 s"
     assert len(lines) == 5
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (60, "10 of 40 epochs, 2/s, 15.0 s left, shadow, loss 0.215"),
+        (40, "10 of 40 epochs, 2/s, 15.0 s left"),
+        (32, "10 of 40 epochs, 15.0 s left"),
+        (12, "10 of 40..."),
+    ],
+)
+def test_a_narrow_line_leaves_out_the_note_then_the_rate(width: int, line: str) -> None:
+    """The amount and the time left stay longest."""
+    hand = Hand()
+    progress = StepProgress("epochs", hand)
+    hand.now += 5
+    progress.update(10, 40, "shadow, loss 0.215")
+
+    assert progress.running_line_within(width) == line
+
+
+def test_a_line_of_progress_is_never_wrapped() -> None:
+    """Whatever its title and note."""
+    hand, out = Hand(), io.StringIO()
+    terminal = Terminal(make_console(out), hand)
+
+    with terminal.step("Training a model of a long name", "interactions", 123_456_789) as report:
+        hand.now += 6
+        report(12_345_678, note="and a note that has no end " * 5)
+
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_a_bar_is_one_line_on_every_terminal(width: int) -> None:
+    """It is drawn over itself, which a wrapped one could not be."""
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=width, color_system=None)
+
+    with Terminal(console).step("Pre-training", "epochs", 40) as report:
+        report(15, note="shadow, loss 0.164 and more " * 9)
+
+    shown = re.sub(r"\x1b\[[\d;?]*\w", "", out.getvalue()).replace("\r", "\n").splitlines()
+    assert max(len(line) for line in shown) <= width
+    assert all(line.startswith(("Pre-training", "")) and "Pre-training" in line for line in shown if line.strip())
+
+
+def test_no_line_ends_with_blanks_and_no_sign_is_refused() -> None:
+    """Not even in a file that knows ASCII only."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    table = Table(box=None)
+    table.add_column("a column")
+    table.add_row("é")
+
+    make_console(out).print(table)
+
+    out.seek(0)
+    assert out.read() == " a column\n ?\n"
 
 
 def test_on_a_terminal_the_bar_gives_way_to_the_outcome() -> None:

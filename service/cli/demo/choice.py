@@ -1,4 +1,4 @@
-"""Whose interactions the story erases: a real user with a taste that can be recognised."""
+"""What the story erases: a group of a real user's items that can be recognised, and then a random share of all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 N_ERASED = 5
 FEWEST, MOST = 15, 30
 USERS_TRIED = 400
+SHARE, FEWEST_DRAWN, MOST_SHARE, MOST_DRAWN = 0.01, 300, 0.02, 10_000
 KNOWN_SHARE = 0.02
 """An item counts as well known that so many of the users interacted with."""
 
@@ -54,6 +55,19 @@ def choose(edges: Rows, items: NDArray[np.float32], n_users: int, n_erased: int 
         msg = "No user has two interactions."
         raise ValueError(msg)
     return Choice(best[1], best[2], int(degrees[best[1]]))
+
+
+def draw(edges: Rows, chosen: Choice, seed: int = 0) -> Rows:
+    """A random 1 % of the interactions, without those that were chosen; (2, k) user and item rows.
+
+    Of few interactions up to 2 %, so that there are some hundred; never more than one call may name. The seed alone
+    decides which.
+    """
+    rest = np.flatnonzero(~((edges[0] == chosen.user) & np.isin(edges[1], chosen.items)))
+    n_all = edges.shape[1]
+    count = round(min(max(SHARE * n_all, min(FEWEST_DRAWN, MOST_SHARE * n_all)), MOST_DRAWN, len(rest)))
+    drawn = np.random.default_rng(seed).choice(rest, count, replace=False)
+    return np.asarray(edges[:, np.sort(drawn)])
 
 
 def _candidates(degrees: NDArray[np.int64], n_erased: int) -> Rows:

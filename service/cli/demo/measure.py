@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,14 @@ from torch import Tensor
 
 from model_store import ModelStore
 from service.cli.context import Home
-from service.cli.demo.report import MembershipFacts, Quality
+from service.cli.demo.report import ErasureFacts, ListFacts, ManyFacts, MembershipFacts, Quality
 from service.evaluation.membership import MembershipProbe
+from service.evaluation.way import Estimate, auc_estimate, placements, share_of_way
 from service.interactions.service import item_keys, user_keys
 from service.recommender.dataset import Dataset
 from service.recommender.graph import InteractionGraph
-from service.recommender.ranking import ranking_quality
+from service.recommender.losses import pair_scores
+from service.recommender.ranking import ranking_quality, top_items
 from service.recommender.training import EpochReport, TrainingConfig
 from service.unlearning.request import UnlearningRequest
 from service.unlearning.retrain import Retrain
@@ -53,10 +55,9 @@ class DemoEvaluator:
         everything = InteractionGraph(self.seen.n_users, self.seen.n_items, known)
         return MembershipProbe.of(everything, erased, self.test.edges)
 
-    def request(self, user: int, items: Rows) -> UnlearningRequest:
-        """The erasure of one user's interactions with some items, all in rows."""
-        edges = torch.stack((torch.full((len(items),), user), torch.from_numpy(items))).int()
-        return UnlearningRequest.of(self.base.state, edges)
+    def request(self, edges: Rows) -> UnlearningRequest:
+        """The erasure of (2, k) pairs of user and item rows."""
+        return UnlearningRequest.of(self.base.state, torch.from_numpy(edges).int())
 
     def membership(self, probe: MembershipProbe, readout: Tensor) -> MembershipFacts:
         """The figures of one model; `before` is always the base."""
@@ -71,9 +72,26 @@ class DemoEvaluator:
             figures.mi_ng,
         )
 
-    def retrain(self, request: UnlearningRequest, report: Callable[[EpochReport], None]) -> tuple[Tensor, float]:
-        """Train from scratch without the request; returns the readout and the seconds that it took."""
+    def scores(self, readout: Tensor, edges: Tensor) -> Tensor:
+        """Scores of (2, m) pairs by a readout, (m,) float64."""
+        with torch.no_grad():
+            return pair_scores(readout, self.seen.n_users, edges[0].long(), edges[1].long()).double()
+
+    def first_items(self, readout: Tensor, users: Tensor, n: int) -> Tensor:
+        """Item rows, (len(users), n), that a readout recommends, best first; what was recorded once is left out."""
+        with torch.no_grad():
+            return top_items(readout, self.seen, users, n)
+
+    def retrain(
+        self, request: UnlearningRequest, report: Callable[[EpochReport], None], *, other_seed: bool = False
+    ) -> tuple[Tensor, float]:
+        """Train from scratch without the request; returns the readout and the seconds that it took.
+
+        The seed is that of the base, or another one.
+        """
         training = TrainingConfig(**self.base.manifest.facts.config["training"])
+        if other_seed:
+            training = replace(training, seed=training.seed + 1)
         result = Retrain(training, report=report).forget(self.base.state, request)
         return result.readout, result.seconds["train"]
 
@@ -115,3 +133,70 @@ def _ids(ids: tuple[str, ...], rows: Rows, count: int) -> tuple[str, ...]:
         if row >= 0:
             by_row[row] = id
     return tuple(by_row)
+
+
+def same_of(lists: Tensor, others: Tensor) -> Tensor:
+    """How many items of each list, (u, n), are in the other of the same row; (u,) int64."""
+    return (lists[:, :, None] == others[:, None, :]).any(dim=2).sum(dim=1)
+
+
+def measure_many(
+    evaluator: DemoEvaluator, readouts: Mapping[str, Tensor], pairs: Rows, erasure: ErasureFacts
+) -> ManyFacts:
+    """What an erasure of (2, k) pairs did.
+
+    `readouts` are those of `before`, `after`, `retrain` and perhaps `retrain_again`.
+    """
+    edges = evaluator.request(pairs).edges
+    probe = evaluator.probe(edges)
+    scores = {name: evaluator.scores(readout, edges) for name, readout in readouts.items()}
+    heldout = {name: evaluator.scores(readout, evaluator.test.edges) for name, readout in readouts.items()}
+    return ManyFacts(
+        erasure,
+        len(np.unique(pairs[0])),
+        {name: evaluator.membership(probe, readout) for name, readout in readouts.items()},
+        {name: auc_estimate(scores[name], heldout[name]) for name in readouts},
+        _shares(scores),
+        _shares({name: placements(scores[name], heldout[name]) for name in readouts}),
+        _list_facts(evaluator, readouts, pairs),
+    )
+
+
+def most_changed(
+    evaluator: DemoEvaluator, readouts: Mapping[str, Tensor], pairs: Rows, n: int
+) -> tuple[int, list[tuple[int, dict[str, int | None]]]]:
+    """The user among those of the pairs whose first n lost most items, and the items of that list by model.
+
+    Of several, the one of whom most was erased, then the first row. Every item of the first n before and after comes
+    once, those before first, with its rank in the first n of each model, None where it is not among them.
+    """
+    users, counts = np.unique(pairs[0], return_counts=True)
+    rows = torch.from_numpy(users)
+    lists = {name: evaluator.first_items(readout, rows, n) for name, readout in readouts.items()}
+    stayed = same_of(lists["before"], lists["after"]).cpu().numpy()
+    place = int(np.lexsort((users, -counts, stayed))[0])
+    ranked = {name: each[place].tolist() for name, each in lists.items()}
+    items = dict.fromkeys(ranked["before"] + ranked["after"])
+    ranks = [
+        (item, {name: each.index(item) + 1 if item in each else None for name, each in ranked.items()})
+        for item in items
+    ]
+    return int(users[place]), ranks
+
+
+def _shares(values: Mapping[str, Tensor]) -> dict[str, Estimate]:
+    """Of the way from before to the mean of what was retrained."""
+    retrained = [each for name, each in values.items() if name.startswith("retrain")]
+    goal = torch.stack(retrained).mean(dim=0)
+    return {name: share_of_way(values["before"], each, goal) for name, each in values.items()}
+
+
+def _list_facts(evaluator: DemoEvaluator, readouts: Mapping[str, Tensor], pairs: Rows, n: int = 10) -> ListFacts:
+    users = torch.from_numpy(np.unique(pairs[0]))
+    lists = {name: evaluator.first_items(readout, users, n) for name, readout in readouts.items()}
+
+    def same(one: str, other: str) -> float:
+        return float(same_of(lists[one], lists[other]).double().mean())
+
+    again = same("retrain", "retrain_again") if "retrain_again" in lists else None
+    return ListFacts(same("after", "before"), same("before", "retrain"), same("after", "retrain"), again)

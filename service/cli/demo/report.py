@@ -1,7 +1,11 @@
 """What the story measured: the document that `--json` writes, key by key."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from service.evaluation.way import Estimate
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,45 @@ class RetrainFacts:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same ruler for three models: `before`, `after` and `retrain`, and how long the last one took."""
+    """The same ruler for three models: `before`, `after` and `retrain`, and how long the last one took.
+
+    `membership` is measured on the first erasure's pairs. `after` has forgotten both erasures, `retrain` knew neither.
+    """
 
     quality: dict[str, Quality]
     membership: dict[str, MembershipFacts]
     retrain: RetrainFacts
+
+
+@dataclass(frozen=True)
+class ListFacts:
+    """How many of a user's first ten are the same, on average over the users of the second erasure; in [0, 10].
+
+    `retrains` compares the two retrained models with each other: what chance alone does; None where there is one.
+    """
+
+    after_before: float
+    before_retrain: float
+    after_retrain: float
+    retrains: float | None
+
+
+@dataclass(frozen=True)
+class ManyFacts:
+    """The second erasure: a random share of all interactions, and what it did, on its pairs.
+
+    By model (`before`, `after`, `retrain`, and `retrain_again`, of another seed, where there was time): `membership`,
+    `auc` with its standard error, and the shares of the way from `before` to the mean of the retrained models, by mean
+    score and by AUC.
+    """
+
+    erasure: ErasureFacts
+    n_users: int
+    membership: dict[str, MembershipFacts]
+    auc: dict[str, Estimate]
+    share_by_score: dict[str, Estimate]
+    share_by_auc: dict[str, Estimate]
+    lists: ListFacts
 
 
 @dataclass(frozen=True)
@@ -93,6 +131,7 @@ class DemoReport:
     pretrain: PretrainFacts
     erasure: ErasureFacts
     comparison: Comparison
+    many: ManyFacts
 
     @property
     def speedup(self) -> float:
@@ -100,7 +139,16 @@ class DemoReport:
         return self.comparison.retrain.seconds / max(self.erasure.seconds_apply, 1e-9)
 
     def document(self) -> dict[str, Any]:
-        """Plain values: dataset, train, pretrain, erasure, quality, membership, retrain, speedup."""
-        facts = asdict(self)
+        """Plain values: dataset, train, pretrain, erasure, quality, membership, retrain, speedup, many.
+
+        What could not be told (a share of no way) is None.
+        """
+        facts = _plain(asdict(self))
         comparison = facts.pop("comparison")
         return {**facts, **comparison, "speedup": self.speedup}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
