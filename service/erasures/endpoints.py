@@ -146,8 +146,10 @@ async def preview_erasure(services: ServicesDep, eraser: Eraser, body: ErasureRe
     responses=problems(*_ALWAYS, ErasureNotFound),
 )
 async def get_erasure(services: ServicesDep, _eraser: Eraser, erasure_id: ErasureId) -> Response:
-    """How far an erasure is: the time of each stage, the versions before and after, what the gate measured."""
-    return _json(state_body(await service.get(services, erasure_id)))
+    """How far an erasure is: each stage's time, versions, what the gate measured, and what it waits for."""
+    erasure = await service.get(services, erasure_id)
+    waits = await service.waits(services, [erasure])
+    return _json(state_body(erasure, waits.get(erasure.id)))
 
 
 @router.get(
@@ -165,7 +167,9 @@ async def list_erasures(
 ) -> Response:
     """Erasures, the newest first."""
     found, following = await service.page(services, status, cursor, limit)
-    return _json({"erasures": [state_body(erasure) for erasure in found], "next": _next(following, status, limit)})
+    waits = await service.waits(services, found)
+    bodies = [state_body(erasure, waits.get(erasure.id)) for erasure in found]
+    return _json({"erasures": bodies, "next": _next(following, status, limit)})
 
 
 @router.delete(
@@ -192,7 +196,8 @@ async def _accept(request: Request, eraser: Principal, subjects: Subjects, asked
         headers["Preference-Applied"] = f"wait={asked.wait_s}"
         reached = await service.wait(services, erasure.id, asked.wait_s)
         if reached is not None:
-            return _json(reached_body(reached), headers)
+            waits = await service.waits(services, [reached])
+            return _json(reached_body(reached, waits.get(reached.id)), headers)
     headers["Retry-After"] = RETRY_AFTER_S
     return Response(orjson.dumps(accepted_body(erasure)), 202, headers, "application/json")
 

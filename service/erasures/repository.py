@@ -178,6 +178,12 @@ def count_accepted(connection: Connection, limit: int) -> int:
     return int(connection.execute(select(func.count()).select_from(waiting)).scalar_one())
 
 
+def count_ahead(connection: Connection, seq: int) -> int:
+    """Count the accepted erasures that were accepted before one."""
+    ahead = select(func.count()).where(erasures.c.status == "accepted", erasures.c.seq < seq)
+    return connection.scalar(ahead) or 0
+
+
 def find_idempotent(connection: Connection, key: Mapping[str, Any]) -> tuple[bytes, str] | None:
     """The fingerprint and the erasure's id that came with an Idempotency-Key before; `key` as for `remember_key`."""
     row = _FIND_IDEMPOTENT.first(connection, key)

@@ -81,6 +81,18 @@ class Stage(BaseModel):
     seconds: float | None = Field(default=None, ge=0, examples=[0.0021])
 
 
+class WaitingFor(BaseModel):
+    """What keeps an erasure from the next state, and what to do about it."""
+
+    code: str = Field(
+        description="queued, no_encoder, encoder_outdated, backbone_unavailable, base_damaged, no_worker, "
+        "worker_failing, stream_away, or the code of the problem that needs attention.",
+        examples=["no_encoder"],
+    )
+    detail: str = Field(examples=["Base 1 has no influence encoder for mode forget."])
+    next_step: str = Field(examples=["Run `expunge pretrain`; no restart is needed."])
+
+
 class ErasureState(ErasureSummary):
     """How far an erasure is."""
 
@@ -90,6 +102,7 @@ class ErasureState(ErasureSummary):
     batch_id: int | None = Field(description="The batch that took it.", examples=[7])
     attempts: int = Field(description="Tries of the unlearning step that did not come back.", examples=[0])
     needs: str | None = Field(description="Why it needs attention: the code of a problem.", examples=[None])
+    waiting_for: WaitingFor | None = Field(description="What it waits for; null once it waits no more.")
     forgotten_at: datetime | None
     erased_at: datetime | None
     cancelled_at: datetime | None

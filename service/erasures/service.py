@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,6 +33,7 @@ from service.platform.cursor import read_cursor, write_cursor
 from service.platform.dependencies import Services
 from service.platform.faults import fault_point
 from service.platform.ids import uuid7
+from service.platform.obstacles import ForgettingState, Obstacle, read_forgetting_state, waiting_for
 
 LISTING = "erasures"
 BACKLOG_RETRY_S = 5
@@ -113,6 +114,21 @@ async def get(services: Services, erasure_id: str) -> Erasure:
     if found is None:
         raise ErasureNotFound
     return found
+
+
+async def waits(services: Services, erasures: Sequence[Erasure]) -> dict[str, Obstacle | None]:
+    """What each of these erasures waits for, by its id; of a single one also how many were accepted before it."""
+    waiting = [erasure for erasure in erasures if erasure.status in ("accepted", "needs_attention")]
+    if not waiting:
+        return {}
+    now = services.clock.now()
+
+    def unit(connection: Connection) -> tuple[ForgettingState, int | None]:
+        ahead = repository.count_ahead(connection, waiting[0].seq) if len(erasures) == 1 else None
+        return read_forgetting_state(connection, now), ahead
+
+    state, ahead = await services.database.run_read(unit)
+    return {erasure.id: waiting_for(state, erasure.status, erasure.mode, erasure.needs, ahead) for erasure in waiting}
 
 
 async def page(

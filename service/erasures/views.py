@@ -8,6 +8,7 @@ from service.erasures.reach import Reach
 from service.erasures.repository import Erasure
 from service.erasures.targets import Subjects
 from service.platform.clock import rfc3339
+from service.platform.obstacles import Obstacle
 
 PATH = "/v1/erasures"
 
@@ -22,8 +23,8 @@ def accepted_body(erasure: Erasure) -> dict[str, Any]:
     return {**_summary(erasure, "accepted"), "salt": erasure.salt}
 
 
-def state_body(erasure: Erasure) -> dict[str, Any]:
-    """ErasureState: how far it is by now."""
+def state_body(erasure: Erasure, waits_for: Obstacle | None = None) -> dict[str, Any]:
+    """ErasureState: how far it is by now, and what it waits for."""
     return {
         **_summary(erasure, erasure.status),
         "reason": erasure.reason,
@@ -32,6 +33,7 @@ def state_body(erasure: Erasure) -> dict[str, Any]:
         "batch_id": erasure.batch_id,
         "attempts": erasure.attempts,
         "needs": erasure.needs,
+        "waiting_for": None if waits_for is None else waits_for.body(),
         "forgotten_at": _instant(erasure.forgotten_at),
         "erased_at": _instant(erasure.erased_at),
         "cancelled_at": _instant(erasure.cancelled_at),
@@ -40,9 +42,9 @@ def state_body(erasure: Erasure) -> dict[str, Any]:
     }
 
 
-def reached_body(erasure: Erasure) -> dict[str, Any]:
+def reached_body(erasure: Erasure, waits_for: Obstacle | None = None) -> dict[str, Any]:
     """ErasureReached: the state, with the salt that the caller has not seen yet."""
-    return {**state_body(erasure), "salt": erasure.salt}
+    return {**state_body(erasure, waits_for), "salt": erasure.salt}
 
 
 def preview_body(mode: Mode, subjects: Subjects, reach: Reach) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, func, select
 from service.platform.clock import Clock
 from service.platform.database import Database
 from service.platform.invariants import check_invariants
+from service.platform.obstacles import CODES, obstacle_to, read_forgetting_state
 from service.platform.problem import Problem
 from service.platform.redis import ErasureStream
 from service.platform.tables import aliases, erasures, outbox, versions
@@ -96,7 +97,8 @@ class _Given(Collector):
 def sql_gauges(connection: Connection, now: datetime) -> Gauges:
     """What waits in the database, how long, and which version is live; also runs the invariants."""
     check_invariants(connection)
-    return [*_backlog(connection, now), *_outbox(connection, now), *_model(connection, now)]
+    obstacle = _obstacle(connection, now)
+    return [*_backlog(connection, now), *_outbox(connection, now), obstacle, *_model(connection, now)]
 
 
 def stream_gauges(stream: ErasureStream) -> Gauges:
@@ -136,6 +138,16 @@ def _backlog(connection: Connection, now: datetime) -> Gauges:
         _gauge("erasure_requests_overdue", "Erasures past due_at and not erased.", overdue or 0),
         _gauge("erasure_due_window_used_ratio", "Share of its time to due_at that the oldest has used.", window_used),
     ]
+
+
+def _obstacle(connection: Connection, now: datetime) -> Metric:
+    found = obstacle_to(read_forgetting_state(connection, now))
+    gauge = GaugeMetricFamily(
+        "expunge_forgetting_obstacle", "1 for what keeps the model from forgetting, if anything.", labels=["code"]
+    )
+    for code in CODES:
+        gauge.add_metric([code], float(found is not None and found.code == code))
+    return gauge
 
 
 def _window_used(connection: Connection, now: datetime) -> float:

@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 import migrations
 from service.platform.dependencies import Services, ServicesDep
 from service.platform.gauges import Scraper
+from service.platform.obstacles import obstacle_to, read_forgetting_state
 from service.platform.problem import MEDIA_TYPE, NotFound, NotReady, Problem, known_problems, problems
 
 CHECK_SECONDS = 3.0
@@ -102,6 +103,7 @@ async def run_checks(services: Services) -> dict[str, Check]:
         "database": _database,
         "redis": _redis,
         "model": _model,
+        "forgetting": _forgetting,
     }
     results = await asyncio.gather(*(_bounded(look(services)) for look in looks.values()))
     return dict(zip(looks, results, strict=True))
@@ -145,6 +147,18 @@ async def _model(services: Services) -> Check:
     if live.problem is not None:
         return Check("degraded", f"Version {live.version} answers; the live one is refused ({live.problem}).")
     return Check("ok", f"version {live.version}")
+
+
+async def _forgetting(services: Services) -> Check:
+    now = services.clock.now()
+    state = await services.database.run_read(lambda connection: read_forgetting_state(connection, now))
+    found = obstacle_to(state)
+    # That nobody works is no fault of this process, and none at all while nothing waits.
+    if found is None or (found.code == "no_worker" and not state.waiting):
+        return Check(
+            "ok", "no model yet" if state.base is None else f"base {state.base}; {state.waiting:,} erasures wait"
+        )
+    return Check("degraded", f"{found} ({state.waiting:,} erasures wait.)")
 
 
 def _verdict(checks: dict[str, Check]) -> Verdict:

@@ -93,6 +93,16 @@ interactions = Table(
     sqlite_with_rowid=False,
 )
 
+# The test part of what was imported: nothing learns it, training tells how well it is found.
+test_interactions = Table(
+    "test_interactions",
+    metadata,
+    Column("user_key", Key, ForeignKey("users.key"), primary_key=True),
+    Column("item_key", Key, ForeignKey("items.key"), primary_key=True),
+    Index("ix_test_interactions_item_key", "item_key"),
+    sqlite_with_rowid=False,
+)
+
 erasures = Table(
     "erasures",
     metadata,
@@ -233,6 +243,8 @@ leases = Table(
     Column("holder", String(64), nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("beat", BigInteger, nullable=False),
+    Column("seen_at", Instant),  # the latest beat; told to people, never compared to decide who works
+    Column("trouble", String(128)),  # what keeps the holder from its work: see platform.obstacles
 )
 
 api_keys = Table(

@@ -33,7 +33,14 @@ ENCODER = "encoder.safetensors"
 
 
 class EncoderMissing(Exception):
-    """The base has no influence encoder for a mode that is asked for; pre-train one, the erasures wait."""
+    """The base has no influence encoder for a mode that is asked for; pre-train one, the erasures wait.
+
+    `outdated`: it has one, of another version of Expunge.
+    """
+
+    def __init__(self, text: str, mode: Mode = "forget", *, outdated: bool = False) -> None:
+        super().__init__(text)
+        self.mode, self.outdated = mode, outdated
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,7 @@ class UnlearningEngine:
             if resolved.request.of_mode(mode).shape[1] and mode not in self.method.encoders:
                 outdated = "; the one it has is of another version of Expunge" if mode in self.encoders else ""
                 msg = f"Base {self.base} has no influence encoder for mode {mode!r}{outdated}. Run `expunge pretrain`."
-                raise EncoderMissing(msg)
+                raise EncoderMissing(msg, mode, outdated=bool(outdated))
         return self.method.with_epochs(fine_tune_epochs).forget(self.state, resolved.request)
 
     def gate(self, resolved: ResolvedBatch, result: ForgetResult) -> GateReport:

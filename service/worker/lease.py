@@ -108,10 +108,16 @@ class Lease:
         Raises:
             Fenced: another has taken over; the transaction must not commit.
         """
-        if self.epoch is None or not leases.beat(connection, NAME, self.epoch):
+        if self.epoch is None or not leases.beat(connection, NAME, self.epoch, self._clock.now()):
             self.lost.set()
             metrics.worker_lease_held.set(0)
             raise Fenced
+
+    def note_trouble(self, trouble: str | None) -> None:
+        """Say beside the lease what keeps this worker from its work, for whoever asks what erasures wait for."""
+        epoch = self.epoch
+        if epoch is not None:
+            self._database.transact(lambda connection: leases.note_trouble(connection, NAME, epoch, trouble))
 
     def release(self) -> None:
         """Stop beating and give the lease back, so that a standby need not wait; no error where it is lost."""
@@ -131,7 +137,8 @@ class Lease:
             row = self._database.query(lambda connection: leases.read(connection, NAME))
             if row is not None and not self._is_free(row):
                 return False
-            epoch = self._database.transact(lambda connection: leases.take(connection, NAME, row, self._holder))
+            now = self._clock.now()
+            epoch = self._database.transact(lambda connection: leases.take(connection, NAME, row, self._holder, now))
         except Problem as problem:
             log.warning("lease.unreadable", code=problem.code)
             return False

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import orjson
@@ -17,6 +18,7 @@ from service.platform.application import operational_application
 from service.platform.gauges import Scraper
 from service.platform.http_server import ApplicationServer, server_config
 from service.platform.listening import listen
+from service.platform.obstacles import obstacle_to, read_forgetting_state
 from service.platform.problem import MEDIA_TYPE, NotReady, Problem
 from service.worker.worker import Worker
 
@@ -105,11 +107,18 @@ class Monitor:
         return {"status": "degraded", "detail": "No Redis: the worker looks for work by itself."}
 
     def _unlearning(self) -> dict[str, str]:
-        status = self._worker.status
-        if status.trouble is not None:
-            return {"status": "degraded", "detail": f"The latest round failed ({status.trouble}); it is tried again."}
-        if not status.lease:
+        status, dependencies = self._worker.status, self._worker.dependencies
+        if not status.lease and status.trouble is None:
             return {"status": "ok", "detail": "stands by"}
+        try:
+            state = dependencies.database.query(
+                lambda connection: read_forgetting_state(connection, dependencies.clock.now())
+            )
+        except Problem as problem:
+            return {"status": "degraded", "detail": problem.code}
+        found = obstacle_to(replace(state, worker_seen=state.now, trouble=status.trouble_code))
+        if found is not None:
+            return {"status": "degraded", "detail": f"{found} ({state.waiting:,} erasures wait.)"}
         return {"status": "ok", "detail": f"base {status.base}" if status.base else "no model yet"}
 
 

@@ -8,19 +8,29 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Connection
 
-from model_store import ModelStore
+from model_store import ModelStore, StoreError
 from service.erasures.relay import OutboxRelay
 from service.platform import metrics
 from service.platform.clock import Clock
 from service.platform.database import Database
 from service.platform.faults import fault_point
 from service.platform.logging import error_facts
+from service.platform.obstacles import (
+    BACKBONE_UNAVAILABLE,
+    BASE_DAMAGED,
+    ENCODER_OUTDATED,
+    NO_ENCODER,
+    WORKER_FAILING,
+    obstacle_to,
+    read_forgetting_state,
+)
 from service.platform.problem import Problem
 from service.platform.redis import ErasureStream
+from service.recommender.backbones.registry import BackboneUnavailable, UnknownBackbone
 from service.settings import Settings
 from service.worker import invariants
 from service.worker.batcher import Batcher
-from service.worker.engine import Engine, UnlearningEngine
+from service.worker.engine import EncoderMissing, Engine, UnlearningEngine
 from service.worker.lease import Fenced, Lease
 from service.worker.pipeline import (
     GATE_REFUSED,
@@ -54,6 +64,10 @@ class WorkerStatus:
     lease: bool = False
     base: int | None = None
     trouble: str | None = None
+    trouble_code: str | None = None
+    """The same as it is put beside the lease: see `platform.obstacles`."""
+    waits_for: str | None = None
+    """The code of what erasures wait for, once it was told."""
     rounds: int = 0
 
 
@@ -229,17 +243,55 @@ class Worker:
         except Exception as error:  # the worker outlives every failure: without it nothing is forgotten
             self._fail(error)
         else:
-            self._failures, self.status.trouble = 0, None
+            self._failures = 0
+            self._in_trouble(None)
+            self.status.trouble = None
             return True
         return False
 
     def _fail(self, error: Exception) -> None:
         # Whatever was half done is in SQL or nowhere: the next round starts from there.
         self._pipeline, self._failures = None, self._failures + 1
-        self.status.trouble = type(error).__name__
         metrics.worker_batches_total.labels("retried").inc()
-        log.error("worker.round_failed", failures=self._failures, **error_facts(error))
+        trouble, self.status.trouble = trouble_of(error), type(error).__name__
+        if not self._in_trouble(trouble) or trouble.startswith(WORKER_FAILING):
+            log.error("worker.round_failed", failures=self._failures, **error_facts(error))
         self.stop.wait(min(RETRY_FIRST_S * 2**self._failures, RETRY_MAX_S))
+
+    def _in_trouble(self, trouble: str | None) -> bool:
+        """Tell a trouble, or its end, once: in the log, beside the lease, in the health of this process.
+
+        Returns whether what erasures wait for could be told in a sentence.
+        """
+        known, self.status.trouble_code = self.status.trouble_code, trouble
+        if known is None and trouble is None:
+            return False
+        with contextlib.suppress(Problem):
+            if known != trouble:
+                self.lease.note_trouble(trouble)
+            state = self.dependencies.database.query(
+                lambda connection: read_forgetting_state(connection, self.dependencies.clock.now())
+            )
+            found = obstacle_to(state)
+            before, self.status.waits_for = self.status.waits_for, None if found is None else found.code
+            if found is not None and found.code != before:
+                log.warning("erasures.wait", waiting=state.waiting, **found.body())
+            elif found is None and before is not None:
+                log.info("erasures.go_on", waiting=state.waiting)
+            return found is not None
+        return False
+
+
+def trouble_of(error: Exception) -> str:
+    """The code of what failed, as it is put beside the lease."""
+    match error:
+        case EncoderMissing():
+            return f"{ENCODER_OUTDATED if error.outdated else NO_ENCODER}:{error.mode}"
+        case UnknownBackbone() | BackboneUnavailable():
+            return BACKBONE_UNAVAILABLE
+        case StoreError():
+            return BASE_DAMAGED
+    return f"{WORKER_FAILING}:{type(error).__name__}"
 
 
 def snapshot_seq(base: LineageVersion) -> int:

@@ -27,7 +27,7 @@ def test_a_service_with_everything_is_ready(serve: Serve):
     assert client.get("/readyz").json() == {"status": "ok"}
     checks = client.get("/readyz?verbose").json()["checks"]
     assert {name: check["status"] for name, check in checks.items()} == dict.fromkeys(
-        ("database", "redis", "model"), "ok"
+        ("database", "redis", "model", "forgetting"), "ok"
     )
     assert "version 7" in checks["model"]["detail"]
 
@@ -56,7 +56,7 @@ def test_a_schema_that_is_not_there_is_not_ready(serve: Serve, tmp_path: Path):
 
 def test_an_old_schema_is_not_ready(serve: Serve, monkeypatch: pytest.MonkeyPatch):
     """The code needs a newer one."""
-    monkeypatch.setattr(migrations, "head", lambda: "0002")
+    monkeypatch.setattr(migrations, "head", lambda: "9999")
 
     assert serve().get("/readyz").status_code == 503
 
