@@ -110,9 +110,15 @@ def _filtered(grid: Grid, only: list[str]) -> Grid:
 
 
 def _reader(folder: Path) -> Callable[[str], Dataset]:
-    from service.interactions.readers import read_dataset
+    from service.interactions.readers import read
 
-    return lambda name: read_dataset(folder / name)
+    def reader(name: str) -> Dataset:
+        found = read(folder / name)
+        for remark in found.remarks:
+            Terminal().say(f"{name}: {remark}")
+        return found.dataset
+
+    return reader
 
 
 def _list(runner: Runner, json_file: Path | None) -> None:

@@ -62,7 +62,7 @@ print("torch" in sys.modules)
         (["frobnicate"], "No such command 'frobnicate'. `expunge --help` shows what there is."),
         (["train", "--epochs", "0"], "Invalid value for '--epochs'"),
         (["import", "--data", "/no/such/folder"], "The data folder /no/such/folder is not there; name a folder"),
-        (["import"], "Which data? Name the folder with --data DIR."),
+        (["import"], "Which data? Name the folder or the file with --data PATH."),
         (["pretrain", "--batch-size", "1"], "Invalid value for '--batch-size'"),
         (["pretrain"], "There is no trained base yet. Run `expunge train` first."),
         (["train"], "There is too little to learn from."),

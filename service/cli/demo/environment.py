@@ -17,6 +17,7 @@ from pathlib import Path
 
 from service.cli.failures import Refusal
 from service.cli.parent_watch import PARENT_PIPE_VARIABLE
+from service.interactions.options import AS_THEY_ARE, ReadingOptions
 
 READY_WITHIN_S = 180.0
 STOP_WITHIN_S = 60.0
@@ -30,6 +31,7 @@ class DemoOptions:
     """What was asked for."""
 
     data: Path | None = None
+    how: ReadingOptions = AS_THEY_ARE
     data_dir: Path | None = None
     cache: Path = field(default_factory=lambda: Path("~/.expunge").expanduser())
     home: Path | None = None

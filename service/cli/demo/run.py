@@ -137,10 +137,11 @@ class DemoRun:
     def _data(self) -> Dataset:
         self.show.section("1. Data")
         with self.terminal.step("Reading", "bytes") as progress:
-            found = find_dataset(self.plan.data, self.plan.data_dir, self.plan.cache, progress=progress)
+            plan = self.plan
+            found = find_dataset(plan.data, plan.data_dir, plan.cache, how=plan.how, progress=progress)
         dataset = found.dataset
         self.titles = dataset.titles
-        self.show.say(found.note)
+        self.show.say(" ".join((found.note, *found.remarks)))
         self.show.say(
             f"{len(dataset.users):,} people, {len(dataset.items):,} items, {len(dataset.train):,} interactions to "
             f"learn from. {len(dataset.test):,} more are held out: no model sees them."

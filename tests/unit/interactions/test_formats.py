@@ -191,7 +191,8 @@ def test_a_table_under_the_name_of_lists_is_refused(tmp_path: Path, content: str
     assert "--format lightgcn" in told
     aside = folder(tmp_path / "t", {"train.txt": "0 1 2 3 4\n1 2\n", "test.txt": content})
     assert "test.txt" in refusal(aside)
-    assert len(read_dataset(path, how=ReadingOptions(format=Format.LIGHTGCN)).items)
+    if " " in content or "\t" in content:
+        assert len(read_dataset(path, how=ReadingOptions(format=Format.LIGHTGCN)).items)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_parquet_ids_are_read_whatever_their_type_is_called(
 ) -> None:
     """Strings, integers and decimals without a fraction, as they are or as a dictionary."""
     column = pa.array(ids, kind)
-    if packed:
+    if packed and kind != pa.string_view():  # which Arrow cannot write
         column = pa.DictionaryArray.from_arrays(pa.array([0, 1]), column)
     path = folder(tmp_path / "d", {})
     pq.write_table(pa.table({"userId": column, "item_id": column}), path / "train.parquet")
