@@ -31,7 +31,7 @@ _GROW = PreparedStatement(
     .returning(audit_head.c.size)
 )
 _SIZE = select(audit_head.c.size).where(audit_head.c.id == 1)
-_HOLD = _SIZE.with_for_update(read=True)
+_LOCK_SHARED = _SIZE.with_for_update(read=True)
 _INSERT = PreparedStatement(insert(audit_entries))
 _COLUMNS = (
     audit_entries.c.seq,
@@ -51,9 +51,9 @@ def grow(connection: Connection, count: int) -> int:
     return int(row[0])
 
 
-def hold(connection: Connection) -> int:
+def lock_shared(connection: Connection) -> int:
     """Keep the head from growing until the transaction ends, beside others that do the same; returns its size."""
-    return int(connection.execute(_HOLD).scalar_one())
+    return int(connection.execute(_LOCK_SHARED).scalar_one())
 
 
 def size(connection: Connection) -> int:

@@ -43,12 +43,12 @@ def reserve(connection: Connection, count: int = 1) -> int:
     return repository.grow(connection, count) - count + 1
 
 
-def hold(connection: Connection) -> int:
+def lock_shared(connection: Connection) -> int:
     """Keep transitions from happening until the transaction ends, and return the log's size.
 
     For units that only must not overlap a transition; any number of them may hold at once.
     """
-    return repository.hold(connection)
+    return repository.lock_shared(connection)
 
 
 def size(connection: Connection) -> int:

@@ -12,7 +12,7 @@ from service.interactions import headers, refusals
 from service.interactions.columns import Pairs
 from service.interactions.identifiers import IdColumn, Place, check_column
 from service.interactions.options import AS_THEY_ARE, ReadingOptions
-from service.interactions.ratings import measure
+from service.interactions.ratings import read_numbers
 from service.interactions.text import unpack
 
 Progress = Callable[[int, int], None]
@@ -72,10 +72,10 @@ class Reading:
         ratings = times = None
         if columns.ratings is not None:
             strict = threshold is not None or how.rating_column is not None
-            ratings = measure(columns.rating_name, columns.ratings, place, strict=strict)
+            ratings = read_numbers(columns.rating_name, columns.ratings, place, strict=strict)
             self.remark(ratings.remark)
         if columns.times is not None:
-            times = measure(columns.time_name, columns.times, place, strict=how.time_column is not None)
+            times = read_numbers(columns.time_name, columns.times, place, strict=how.time_column is not None)
             self.remark(times.remark)
         facts = {
             "n_rows": len(users),
@@ -120,17 +120,15 @@ def pair_places(path: Path, names: Sequence[str], reading: Reading, *, bare: boo
         headers.TIME: how.time_column,
     }
     places: dict[str, int] = {}
-    for position, (meaning, given) in enumerate(asked.items()):
-        is_needed = meaning in (headers.USER, headers.ITEM) or (
-            meaning is headers.RATING and how.min_rating is not None
-        )
+    for position, (role, given) in enumerate(asked.items()):
+        is_needed = role in (headers.USER, headers.ITEM) or (role is headers.RATING and how.min_rating is not None)
         by_default = str(position + 1) if bare and str(position + 1) in names else None
         if given is not None or is_needed:
-            places[meaning.name] = headers.needed(path, names, meaning, given or by_default)
+            places[role.name] = headers.needed(path, names, role, given or by_default)
         else:
-            found = position if by_default else _unless_doubtful(path, names, meaning)
+            found = position if by_default else _unless_doubtful(path, names, role)
             if found is not None and found not in places.values():
-                places[meaning.name] = found
+                places[role.name] = found
     if len(set(places.values())) < len(places):
         msg = f"{path.name}: one column is named for two things; found: {refusals.listed(list(names))}."
         raise refusals.DataProblem(f"{msg} Correct --user-column, --item-column, --rating-column or --time-column.")
@@ -154,10 +152,10 @@ def titles_by_id(ids: Sequence[str], titles: Sequence[str | None]) -> dict[str, 
     return {id: refusals.printable(title) for id, title in pairs if title and title.strip()}
 
 
-def _unless_doubtful(path: Path, names: Sequence[str], meaning: headers.Meaning) -> int | None:
+def _unless_doubtful(path: Path, names: Sequence[str], role: headers.ColumnRole) -> int | None:
     # Nobody asked for it: where several columns could be meant, it is not read.
     try:
-        return headers.place_of(path, names, meaning)
+        return headers.place_of(path, names, role)
     except refusals.DataProblem:
         return None
 

@@ -18,7 +18,7 @@ _SKIPPED = re.compile(r"[\s_.\-]+")
 
 
 @dataclass(frozen=True)
-class Meaning:
+class ColumnRole:
     """What a column can mean: our `name` for it, the `option` that names it, and names in `tiers`, likeliest first.
 
     Names of tiers are in lower case and without spaces, underscores, dots and hyphens.
@@ -34,10 +34,10 @@ def _tiers(*lines: str) -> tuple[frozenset[str], ...]:
     return tuple(frozenset(line.split()) for line in lines)
 
 
-USER = Meaning(
+USER = ColumnRole(
     "user", "user_id", "--user-column", _tiers("userid", "user uid customerid visitorid reviewerid memberid userno")
 )
-ITEM = Meaning(
+ITEM = ColumnRole(
     "item",
     "item_id",
     "--item-column",
@@ -46,22 +46,22 @@ ITEM = Meaning(
         "item iid movieid movie productid product bookid articleid songid trackid artistid businessid gameid asin isbn",
     ),
 )
-RATING = Meaning("rating", "rating", "--rating-column", _tiers("rating", "ratings score stars overall"))
-TIME = Meaning(
+RATING = ColumnRole("rating", "rating", "--rating-column", _tiers("rating", "ratings score stars overall"))
+TIME = ColumnRole(
     "time", "timestamp", "--time-column", _tiers("timestamp", "time datetime unixreviewtime unixtime ts date createdat")
 )
-TITLE = Meaning(
+TITLE = ColumnRole(
     "title", "title", "", _tiers("title", "movietitle itemtitle producttitle booktitle name itemname productname")
 )
 
 
-def place_of(path: Path, header: Sequence[str], meaning: Meaning, given: str | None = None) -> int | None:
-    """The place from 0 of the column with that meaning, None where no name says so.
+def place_of(path: Path, header: Sequence[str], role: ColumnRole, given: str | None = None) -> int | None:
+    """The place from 0 of the column with that role, None where no name says so.
 
     Args:
         path: told in refusals.
         header: the names of the columns.
-        meaning: which is wanted.
+        role: which is wanted.
         given: the column's name, where a person said it.
 
     Raises:
@@ -71,23 +71,23 @@ def place_of(path: Path, header: Sequence[str], meaning: Meaning, given: str | N
         places = [place for place, name in enumerate(header) if name == given]
         places = places or [place for place, name in enumerate(header) if _bare(name) == _bare(given)]
         if not places:
-            msg = f"{path.name} has no column {shown(given)}; found: {listed(list(header))}. Correct {meaning.option}."
+            msg = f"{path.name} has no column {shown(given)}; found: {listed(list(header))}. Correct {role.option}."
             raise DataProblem(msg)
-        return _only(path, header, meaning, places)
-    for tier in meaning.tiers:
+        return _only(path, header, role, places)
+    for tier in role.tiers:
         places = [place for place, name in enumerate(header) if _bare(name) in tier]
         if places:
-            return _only(path, header, meaning, places)
+            return _only(path, header, role, places)
     return None
 
 
-def needed(path: Path, header: Sequence[str], meaning: Meaning, given: str | None = None) -> int:
+def needed(path: Path, header: Sequence[str], role: ColumnRole, given: str | None = None) -> int:
     """The place of a column that must be there; raises DataProblem where it is not."""
-    place = place_of(path, header, meaning, given)
+    place = place_of(path, header, role, given)
     if place is None:
-        how = f", or say which it is with {meaning.option}" if meaning.option else ""
+        how = f", or say which it is with {role.option}" if role.option else ""
         msg = (
-            f"{path.name} has no column {meaning.name}; found: {listed(list(header))}. "
+            f"{path.name} has no column {role.name}; found: {listed(list(header))}. "
             f"Name the columns in the first line{how}."
         )
         if _is_data(header):
@@ -96,7 +96,7 @@ def needed(path: Path, header: Sequence[str], meaning: Meaning, given: str | Non
     return place
 
 
-def names_all(fields: Sequence[str], wanted: Sequence[Meaning], how: ReadingOptions) -> bool:
+def names_all(fields: Sequence[str], wanted: Sequence[ColumnRole], how: ReadingOptions) -> bool:
     """Whether these fields are names of columns, one or more for each of these meanings."""
     given = {USER: how.user_column, ITEM: how.item_column}
     bare = {_bare(name) for name in fields}
@@ -118,7 +118,7 @@ def _bare(name: str) -> str:
     return _SKIPPED.sub("", _TYPE.sub("", name.strip())).lower()
 
 
-def _only(path: Path, header: Sequence[str], meaning: Meaning, places: list[int]) -> int:
+def _only(path: Path, header: Sequence[str], role: ColumnRole, places: list[int]) -> int:
     if len(places) == 1:
         return places[0]
     found = listed(list(header))
@@ -126,8 +126,8 @@ def _only(path: Path, header: Sequence[str], meaning: Meaning, places: list[int]
         msg = f"{path.name} has the column {header[places[0]]} more than once; found: {found}. Keep one of them."
         raise DataProblem(msg)
     rivals = " or ".join(shown(header[place]) for place in places)
-    way = f"Say which with {meaning.option}." if meaning.option else "Keep one of them."
-    msg = f"{path.name}: is the {meaning.word} {rivals}? Found: {found}. {way}"
+    way = f"Say which with {role.option}." if role.option else "Keep one of them."
+    msg = f"{path.name}: is the {role.word} {rivals}? Found: {found}. {way}"
     raise DataProblem(msg)
 
 

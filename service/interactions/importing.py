@@ -45,7 +45,7 @@ class _Import:
 
     def refresh(self, connection: Connection) -> None:
         """Keep erasures from being accepted until the transaction ends, and look again if one was since."""
-        size = audit.hold(connection)
+        size = audit.lock_shared(connection)
         if size != self.log_size:
             self.suppressed = repository.suppressed_all(connection)
             self.allowed = ~_covered(self.dataset.train, self.users, self.items, self.suppressed)

@@ -13,7 +13,7 @@ from service.interactions.refusals import DataProblem, shown
 
 
 @dataclass(frozen=True)
-class Measure:
+class NumberColumn:
     """A column of numbers.
 
     `values`: (n,) float64, NaN where the field is empty or no number. `remark`: what was no number, empty where all
@@ -33,7 +33,7 @@ class Measure:
         return np.asarray(self.values >= threshold)
 
 
-def measure(name: str, column: pa.Array | pa.ChunkedArray, place: Place, *, strict: bool) -> Measure:
+def read_numbers(name: str, column: pa.Array | pa.ChunkedArray, place: Place, *, strict: bool) -> NumberColumn:
     """Read a column of ratings or times.
 
     Args:
@@ -54,14 +54,14 @@ def measure(name: str, column: pa.Array | pa.ChunkedArray, place: Place, *, stri
     else:
         values, bad = _of_numbers(column), np.zeros(len(column), np.bool_)
     if not bad.any():
-        return Measure(values)
+        return NumberColumn(values)
     row = int(np.argmax(bad))
     seen = shown(str(column[row].as_py()))
     if strict:
         msg = f"{place(row)}: the {name} {seen} is no number. Correct it, or name another column."
         raise DataProblem(msg)
     count = f"{int(bad.sum()):,} values of {name} are no numbers"
-    return Measure(values, f"{count}, the first is {seen} ({place(row)}); they count as missing.")
+    return NumberColumn(values, f"{count}, the first is {seen} ({place(row)}); they count as missing.")
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -55,7 +55,7 @@ async def record(services: Services, pairs: Sequence[tuple[str, str]]) -> Record
 
     def unit(connection: Connection) -> RecordingResult:
         # No erasure is accepted while this runs: what is not suppressed here is not suppressed when it is committed.
-        audit.hold(connection)
+        audit.lock_shared(connection)
         refused = _refused(connection, digests)
         if len(refused) == len(pairs):
             raise AllSuppressed(errors=[FieldError(f"#/interactions/{place}", REFUSED) for place in refused])

@@ -191,7 +191,7 @@ def separator_in(line: str) -> str:
     return next((separator for separator in _BARE_SEPARATORS if separator in line), BLANKS)
 
 
-def _open(path: Path, reading: Reading, natural: Format, wanted: tuple[headers.Meaning, ...]) -> _Table:
+def _open(path: Path, reading: Reading, natural: Format, wanted: tuple[headers.ColumnRole, ...]) -> _Table:
     data = plain(path, reading.bytes_of(path))
     first = _FIRST_LINE.search(data)
     if first is None:

@@ -32,10 +32,10 @@ def place(template: Path, home: Path, redis_url: str) -> Iterator[Home]:
 
 
 @pytest.fixture
-def crew(place: Home) -> Iterator[WorkerProcesses]:
+def processes(place: Home) -> Iterator[WorkerProcesses]:
     """Workers of the place; those that still run are killed at the end."""
-    with WorkerProcesses(place.settings, place.settings.home / "worker.log") as crew:
-        yield crew
+    with WorkerProcesses(place.settings, place.settings.home / "worker.log") as processes:
+        yield processes
 
 
 @pytest.fixture

@@ -40,17 +40,17 @@ SETTLED_BEFORE = {"worker.after_settle", "worker.after_alias", "worker.before_ac
 @pytest.mark.P9
 @pytest.mark.parametrize("point", POINTS)
 def test_a_kill_at_any_step_loses_nothing_and_repeats_nothing(
-    point: str, place: Home, crew: WorkerProcesses, watched: ErasureStream
+    point: str, place: Home, processes: WorkerProcesses, watched: ErasureStream
 ) -> None:
     """Killed with SIGKILL at a step; the next worker brings every accepted erasure to its end, once."""
     accepted = accept_some(place)
 
-    assert died(crew.start(f"{point}:kill"))
+    assert died(processes.start(f"{point}:kill"))
 
     check_never_ahead(place)
     assert ({place.status(each) for each in accepted} == {"forgotten"}) == (point in SETTLED_BEFORE)
 
-    successor = crew.start()
+    successor = processes.start()
     eventually(all_forgotten(place, accepted))
     eventually(lambda: watched.pending().length == 0)
     assert stopped(successor) == 0
@@ -65,15 +65,15 @@ def test_the_same_holds_on_postgresql(point: str, postgres_url: str, home: Path,
     settings = load_settings(
         home=home, database_url=postgres_url, redis_url=redis_url, stream=f"test:{home.name}", **QUICK, **OPEN_GATE
     )
-    with opened(settings) as place, WorkerProcesses(settings, home / "worker.log") as crew:
+    with opened(settings) as place, WorkerProcesses(settings, home / "worker.log") as processes:
         fill(place)
         teach(place)
         accepted = accept_some(place)
 
-        assert died(crew.start(f"{point}:kill"))
+        assert died(processes.start(f"{point}:kill"))
         check_never_ahead(place)
 
-        successor = crew.start()
+        successor = processes.start()
         eventually(all_forgotten(place, accepted))
         eventually(lambda: place.store.alias("live") == place.alias())
         assert stopped(successor) == 0
@@ -81,15 +81,15 @@ def test_the_same_holds_on_postgresql(point: str, postgres_url: str, home: Path,
 
 
 @pytest.mark.P1
-def test_a_worker_killed_twice_in_the_same_batch_still_finishes_it(place: Home, crew: WorkerProcesses) -> None:
+def test_a_worker_killed_twice_in_the_same_batch_still_finishes_it(place: Home, processes: WorkerProcesses) -> None:
     """Recovery itself is interrupted, too."""
     accepted = accept_some(place)
 
-    assert died(crew.start("worker.after_publish:kill"))
-    assert died(crew.start("worker.before_rename:kill"))
-    assert died(crew.start("worker.during_apply:kill"))
+    assert died(processes.start("worker.after_publish:kill"))
+    assert died(processes.start("worker.before_rename:kill"))
+    assert died(processes.start("worker.during_apply:kill"))
 
-    successor = crew.start()
+    successor = processes.start()
     eventually(all_forgotten(place, accepted))
     assert stopped(successor) == 0
     check_at_rest(place, accepted)
@@ -98,16 +98,16 @@ def test_a_worker_killed_twice_in_the_same_batch_still_finishes_it(place: Home, 
 @pytest.mark.P2
 @pytest.mark.parametrize("point", ["worker.after_apply", "worker.before_settle"])
 def test_a_worker_that_slept_through_its_lease_is_fenced(
-    point: str, place: Home, crew: WorkerProcesses, tmp_path: Path
+    point: str, place: Home, processes: WorkerProcesses, tmp_path: Path
 ) -> None:
     """Stopped in the middle of a batch for longer than its term; when it wakes, another has done the work."""
     accepted = accept_some(place)
     gate = tmp_path / "go"
-    sleeper = crew.start(f"{point}:pause", gate)
+    sleeper = processes.start(f"{point}:pause", gate)
     eventually(lambda: Path(f"{gate}.reached").exists())
 
     with frozen(sleeper):
-        successor = crew.start()
+        successor = processes.start()
         eventually(all_forgotten(place, accepted))
         gate.touch()
 
@@ -123,12 +123,12 @@ def test_a_worker_that_slept_through_its_lease_is_fenced(
 
 @pytest.mark.P9
 def test_an_erasure_cancelled_at_the_last_moment_is_not_in_the_version(
-    place: Home, crew: WorkerProcesses, tmp_path: Path
+    place: Home, processes: WorkerProcesses, tmp_path: Path
 ) -> None:
     """Cancelled after the version is in the store and before it is settled: the batch is done anew."""
     kept, cancelled = place.accept(place.learnt[0]), place.accept(place.learnt[40])
     gate = tmp_path / "go"
-    worker = crew.start("worker.before_settle:pause", gate)
+    worker = processes.start("worker.before_settle:pause", gate)
     eventually(lambda: Path(f"{gate}.reached").exists())
 
     place.cancel(cancelled)

@@ -38,8 +38,8 @@ def place(template: Path, home: Path, server: Server) -> Iterator[Home]:
 class Nemesis:
     """A caller that erases and cancels, and everything that can go wrong meanwhile."""
 
-    def __init__(self, place: Home, crew: WorkerProcesses, server: Server, seed: int) -> None:
-        self.place, self.crew, self.server = place, crew, server
+    def __init__(self, place: Home, processes: WorkerProcesses, server: Server, seed: int) -> None:
+        self.place, self.processes, self.server = place, processes, server
         self.random = random.Random(seed)
         self.workers: list[BaseProcess] = []
         self.asleep: list[BaseProcess] = []
@@ -98,7 +98,7 @@ class Nemesis:
 
     def doomed(self) -> None:
         """Start a worker that will kill itself at some step."""
-        self.workers.append(self.crew.start(f"{self.random.choice(POINTS)}:kill"))
+        self.workers.append(self.processes.start(f"{self.random.choice(POINTS)}:kill"))
 
     def sleep(self) -> None:
         """Suspend a worker."""
@@ -135,7 +135,7 @@ class Nemesis:
     def _keep_two_workers(self) -> None:
         self.workers = [worker for worker in self.workers if worker.is_alive()]
         while len(self.workers) < 2:
-            self.workers.append(self.crew.start())
+            self.workers.append(self.processes.start())
 
 
 @pytest.mark.slow
@@ -147,8 +147,8 @@ class Nemesis:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_random_trouble_breaks_a_promise(seed: int, place: Home, server: Server) -> None:
     """Kills, sleeps, lost streams and servers, duplicates, cancellations; afterwards all is forgotten, once."""
-    with WorkerProcesses(place.settings, place.settings.home / "worker.log") as crew:
-        nemesis = Nemesis(place, crew, server, seed)
+    with WorkerProcesses(place.settings, place.settings.home / "worker.log") as processes:
+        nemesis = Nemesis(place, processes, server, seed)
         nemesis._keep_two_workers()
         history = []
         for _ in range(STEPS):
@@ -159,7 +159,7 @@ def test_no_random_trouble_breaks_a_promise(seed: int, place: Home, server: Serv
         nemesis.wake()
         for worker in nemesis.workers:
             worker.kill()
-        last = crew.start()
+        last = processes.start()
         eventually(lambda: works(place, last))
         eventually(lambda: not ids_of(place, "accepted"), 60)
         eventually(lambda: _drained(place), 30)
@@ -173,13 +173,13 @@ def test_no_random_trouble_breaks_a_promise(seed: int, place: Home, server: Serv
 def test_a_crash_loop_under_load_loses_nothing(place: Home) -> None:
     """kill -9 every fifth of a second for twenty seconds while erasures come in."""
     accepted, end = set(), time.monotonic() + 20
-    with WorkerProcesses(place.settings, place.settings.home / "worker.log") as crew:
+    with WorkerProcesses(place.settings, place.settings.home / "worker.log") as processes:
         while time.monotonic() < end:
-            worker = crew.start()
+            worker = processes.start()
             accepted.add(place.accept(random.Random(len(accepted)).choice(place.learnt)))
             time.sleep(0.2 + 0.2 * random.Random(len(accepted)).random())
             worker.kill()
-        last = crew.start()
+        last = processes.start()
         eventually(lambda: works(place, last))
         eventually(lambda: not ids_of(place, "accepted"), 60)
         assert stopped(last) == 0

@@ -35,8 +35,8 @@ def commands(place: Home) -> redis.Redis:
 @pytest.mark.parametrize("loss", ["FLUSHALL", "XGROUP DESTROY", "XTRIM"])
 def test_losing_the_stream_while_a_worker_waits_loses_nothing(loss: str, beside: Home) -> None:
     """The group is made again at 0, and SQL says what waits."""
-    with WorkerProcesses(beside.settings, beside.settings.home / "worker.log") as crew:
-        worker = crew.start()
+    with WorkerProcesses(beside.settings, beside.settings.home / "worker.log") as processes:
+        worker = processes.start()
         first = accept_some(beside)
         eventually(all_forgotten(beside, first))
 
@@ -58,8 +58,8 @@ def test_losing_the_stream_while_a_worker_waits_loses_nothing(loss: str, beside:
 @pytest.mark.P1
 def test_a_server_that_dies_and_comes_back_empty_loses_nothing(beside: Home, server: Server) -> None:
     """Forgetting goes on while it is away, and waking works again when it is back."""
-    with WorkerProcesses(beside.settings, beside.settings.home / "worker.log") as crew:
-        worker = crew.start()
+    with WorkerProcesses(beside.settings, beside.settings.home / "worker.log") as processes:
+        worker = processes.start()
         before = {beside.accept(beside.learnt[0])}
         eventually(all_forgotten(beside, before))
 
@@ -81,17 +81,17 @@ def test_a_worker_starts_and_works_while_the_server_is_away(beside: Home, server
     server.kill()
     accepted = accept_some(beside)
 
-    with WorkerProcesses(beside.settings, beside.settings.home / "worker.log") as crew:
-        worker = crew.start()
+    with WorkerProcesses(beside.settings, beside.settings.home / "worker.log") as processes:
+        worker = processes.start()
         eventually(all_forgotten(beside, accepted))
         assert stopped(worker) == 0
     check_at_rest(beside, accepted)
 
 
 @pytest.mark.P2
-def test_deliveries_repeated_out_of_order_and_late_change_nothing(place: Home, crew: WorkerProcesses) -> None:
+def test_deliveries_repeated_out_of_order_and_late_change_nothing(place: Home, processes: WorkerProcesses) -> None:
     """A hundred copies of each, shuffled, before and long after the work: one effect each."""
-    stream, worker = stream_of(place), crew.start()
+    stream, worker = stream_of(place), processes.start()
     accepted = accept_some(place)
     copies = sorted(accepted) * 100
     random.Random(7).shuffle(copies)
@@ -109,16 +109,18 @@ def test_deliveries_repeated_out_of_order_and_late_change_nothing(place: Home, c
 
 
 @pytest.mark.P1
-def test_deliveries_that_a_killed_worker_left_are_acknowledged_by_the_next(place: Home, crew: WorkerProcesses) -> None:
+def test_deliveries_that_a_killed_worker_left_are_acknowledged_by_the_next(
+    place: Home, processes: WorkerProcesses
+) -> None:
     """Nothing stays pending for ever."""
     stream = stream_of(place)
     accepted = accept_some(place)
     stream.publish(sorted(accepted))
 
-    assert died(crew.start("worker.before_ack:kill"))
+    assert died(processes.start("worker.before_ack:kill"))
     assert stream.pending().pending >= len(accepted)
 
-    successor = crew.start()
+    successor = processes.start()
     eventually(lambda: stream.pending().length == 0)
     assert stopped(successor) == 0
     stream.close()
@@ -132,9 +134,9 @@ def drained(place: Home) -> bool:
     return False
 
 
-def test_a_stream_of_foreign_entries_does_not_stop_the_worker(place: Home, crew: WorkerProcesses) -> None:
+def test_a_stream_of_foreign_entries_does_not_stop_the_worker(place: Home, processes: WorkerProcesses) -> None:
     """Entries without an id, or with the id of nothing, go away."""
-    client, worker = commands(place), crew.start()
+    client, worker = commands(place), processes.start()
     for _ in range(50):
         client.xadd(place.settings.stream, {os.urandom(4): os.urandom(4)})
         client.xadd(place.settings.stream, {b"id": os.urandom(4).hex()})
