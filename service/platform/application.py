@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from service.platform import health
+from service.platform.declared import declare_only
 from service.platform.gauges import package_version
 from service.platform.methods import Methods
 from service.platform.middleware import Access, BodyLimit, EncodedSlash, Problems, RequestId
@@ -49,6 +50,7 @@ def new_application(settings: Settings, lifespan: Lifespan, routers: Iterable[AP
     for router in (*routers, health.router):
         # Not include_router: that matches each request once more for every router that it tries.
         app.router.routes.extend(router.routes)
+    declare_only(app.router.routes)
     install_problem_handlers(app)
     _install_middleware(app, body_limit_bytes=settings.body_limit_bytes, log_requests=settings.log_requests)
     app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
@@ -58,6 +60,7 @@ def new_application(settings: Settings, lifespan: Lifespan, routers: Iterable[AP
 def operational_application(routes: Sequence[Route]) -> Starlette:
     """An application of these routes alone, which take no body: bounds and problems as everywhere."""
     app = Starlette(routes=routes)
+    declare_only(routes, [("/readyz", "verbose")])  # as the API's, though it always tells everything
     app.router.redirect_slashes = False
     install_problem_handlers(app)
     _install_middleware(app, body_limit_bytes=0, log_requests=False)

@@ -172,7 +172,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        announced = _announced(scope)
+        announced = announced_bytes(scope)
         if announced > self._limit:
             raise self._too_large()
         await self.app(scope, self._counting(receive) if announced else receive, send)
@@ -205,7 +205,7 @@ class BodyLimit:
         return BodyTooLarge(f"The limit is {self._limit} bytes.", headers={"Connection": "close"})
 
 
-def _announced(scope: Scope) -> int:
+def announced_bytes(scope: Scope) -> int:
     """Bytes that the head announces: 0 where there is no body, 1 where its length is not told."""
     for name, value in scope["headers"]:
         if name == b"content-length":
