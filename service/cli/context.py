@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,12 +41,12 @@ def settings_of(context: typer.Context, **given: Any) -> Settings:
 
 def print_result(json_file: Path | None, document: Mapping[str, Any], text: str) -> None:
     """Tell the outcome of a command: the text on standard output, or the document where JSON goes there."""
-    from service.cli.terminal import write_json
+    from service.cli.terminal import folded, write_json
 
     if json_file is not None:
         write_json(json_file, document)
     if json_file is None or str(json_file) != "-":
-        print(text)
+        print(folded(text, sys.stdout))
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def train(
     with open_home(settings, upgrade=True) as home:
         n_recorded = home.database.query(count_recorded)
         recipe = BaseConfig(chosen, default_training(n_recorded, seed=seed, **_given(config)))
-        if dimension is None:
+        if dimension is None and n_recorded:
             terminal.say(default_told(recipe.training.embedding_size, n_recorded))
         with terminal.step("Training", "epochs", recipe.training.epochs) as progress:
             base = train_base(home.database, home.store, settings, recipe, epochs_told(progress), go_live=go_live)

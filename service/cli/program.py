@@ -103,7 +103,9 @@ def _fail(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     failure = explain(error)
     if failure.text:
-        print(failure.text, file=sys.stderr)
+        from service.cli.terminal import folded
+
+        print(folded(failure.text, sys.stderr), file=sys.stderr)
     return failure.exit_code
 
 

@@ -6,7 +6,9 @@ On a terminal a bar that moves; elsewhere (a pipe, a log) a plain line every few
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -246,6 +248,15 @@ def size(n_bytes: float) -> str:
             return f"{short(n_bytes)} {unit}"
         n_bytes /= 1000
     return f"{short(n_bytes)} TB"
+
+
+def folded(text: str, stream: TextIO) -> str:
+    """A text as it is to be printed there: on a terminal no word is cut at its edge, elsewhere a line stays a line."""
+    if not stream.isatty():
+        return text
+    width = max(shutil.get_terminal_size().columns, 20)
+    fold = textwrap.TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False).fill
+    return "\n".join(fold(line) if len(line) > width else line for line in text.split("\n"))
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

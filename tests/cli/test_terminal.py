@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from service.cli.terminal import StepProgress, Terminal, duration, make_console, short, size, write_json
+from service.cli.terminal import StepProgress, Terminal, duration, folded, make_console, short, size, write_json
 
 
 class Hand:
@@ -178,3 +178,25 @@ def test_json_goes_to_standard_output_for_a_dash(capsys: pytest.CaptureFixture[s
     write_json(Path("-"), {"a": "ä"})
 
     assert json.loads(capsys.readouterr().out) == {"a": "ä"}
+
+
+def test_on_a_terminal_no_word_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sentences go on in the next line, words without a blank (keys, paths) stay whole; columns stay columns."""
+    monkeypatch.setenv("COLUMNS", "30")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    text = f"Base 1: 943 users, 1,680 items, 86,000 interactions.\nhome       {'/long' * 8}\nlive       version 1"
+
+    told = folded(text, Terminal())
+
+    assert told.split("\n") == [
+        "Base 1: 943 users, 1,680",
+        "  items, 86,000 interactions.",
+        "home",
+        "  " + "/long" * 8,
+        "live       version 1",
+    ]
+    assert folded(text, io.StringIO()) == text

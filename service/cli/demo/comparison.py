@@ -88,14 +88,18 @@ class ComparisonActs:
             self.show.say("The last column is a second retraining with another seed: no model can be nearer than that.")
         else:
             self.show.say("A second retraining, to see what another seed does to it, would take too long here.")
-        self.show.shares(facts.share_by_score, "The way to retraining, by the mean score of the erased pairs")
-        by_score, by_auc = facts.share_by_score["after"], facts.share_by_auc["after"]
-        if isnan(by_score.value):
+        self.show.shares(facts.share_by_auc, "The way to retraining, by AUC")
+        by_auc, by_score = facts.share_by_auc["after"], facts.share_by_score["after"]
+        if isnan(by_auc.value):
             self.show.say("Retraining moves these pairs no further than chance does: they cannot tell how far it is.")
         else:
-            beyond = "" if isnan(by_auc.value) else f" By AUC it is {by_auc.value:.0%} ± {by_auc.error:.0%}."
-            whole = " 100 % is the mean of both retrainings; ± is one standard error." if len(facts.auc) > 3 else ""
-            self.show.say(f"{whole.strip()}{beyond}".strip() + " Beyond 100 % is too far, and no gain.")
+            goal = "the mean of both retrainings" if "retrain_again" in facts.auc else "the retrained model"
+            score = (
+                "" if isnan(by_score.value) else f" By mean score it is {by_score.value:.0%} ± {by_score.error:.0%}."
+            )
+            self.show.say(
+                f"100% is {goal}, ± one standard error over the pairs; beyond is too far, and no gain.{score}"
+            )
         before, after, retrain = (comparison.membership[name].auc_heldout for name in ("before", "after", "retrain"))
         self.show.say(
             f"The first {one.matched} pairs alone: AUC {before:.3f} before, {after:.3f} after, {retrain:.3f} "

@@ -194,7 +194,7 @@ def summary_rows(report: DemoReport) -> list[tuple[str, str, str]]:
     steps = report.pretrain.steps
     how = f"a shadow and {steps} steps, once" if steps else "a shadow, once"
     kept = comparison.quality["after"].ndcg_at_20 / max(comparison.quality["before"].ndcg_at_20, 1e-12)
-    share = many.share_by_score["after"]
+    share = many.share_by_auc["after"]
     auc = {name: f"{each.value:.3f}" for name, each in many.auc.items()}
     told = "untold" if isnan(share.value) else f"{share.value:.0%}"
     return [
@@ -209,7 +209,7 @@ def summary_rows(report: DemoReport) -> list[tuple[str, str, str]]:
             "the same, of many people",
         ),
         ("retraining instead", duration(comparison.retrain.seconds), f"{short(report.speedup)} times the step"),
-        ("way to retraining", told, f"by mean score of {many.erasure.matched:,} pairs"),
+        ("way to retraining", told, f"by AUC of {many.erasure.matched:,} pairs"),
         ("AUC erased/held-out", auc["after"], f"before {auc['before']}, retrained {auc['retrain']}"),
         ("NDCG@20 kept", f"{kept:.1%}", "after over before, test part"),
     ]
