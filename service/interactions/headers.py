@@ -85,7 +85,7 @@ def needed(path: Path, header: Sequence[str], role: ColumnRole, given: str | Non
     """The place of a column that must be there; raises DataProblem where it is not."""
     place = place_of(path, header, role, given)
     if place is None:
-        how = f", or say which it is with {role.option}" if role.option else ""
+        how = f", or say which it is with {role.option}" if role.option else ", or take the file away"
         msg = (
             f"{path.name} has no column {role.name}; found: {listed(list(header))}. "
             f"Name the columns in the first line{how}."

@@ -51,8 +51,11 @@ def read_numbers(name: str, column: pa.Array | pa.ChunkedArray, place: Place, *,
         codes = pc.fill_null(encoded.indices, -1).to_numpy().astype(np.int64)
         values = np.append(words[0], np.nan)[codes]
         bad = np.append(words[1], False)[codes]
-    else:
+    elif _is_number(column.type):
         values, bad = _of_numbers(column), np.zeros(len(column), np.bool_)
+    else:
+        values = np.full(len(column), np.nan)
+        bad = np.asarray(pc.is_valid(column).to_numpy(), np.bool_)
     if not bad.any():
         return NumberColumn(values)
     row = int(np.argmax(bad))
@@ -60,7 +63,7 @@ def read_numbers(name: str, column: pa.Array | pa.ChunkedArray, place: Place, *,
     if strict:
         msg = f"{place(row)}: the {name} {seen} is no number. Correct it, or name another column."
         raise DataProblem(msg)
-    count = f"{int(bad.sum()):,} values of {name} are no numbers"
+    count = f"{int(bad.sum()):,} of {len(column):,} values of {name} are no numbers"
     return NumberColumn(values, f"{count}, the first is {seen} ({place(row)}); they count as missing.")
 
 
@@ -68,13 +71,16 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
+def _is_number(kind: pa.DataType) -> bool:
+    checks = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_temporal)
+    return any(is_kind(kind) for is_kind in checks)
+
+
 def _of_numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[np.float64]:
     kind = column.type
     if pa.types.is_temporal(kind):
         seconds = pc.cast(pc.cast(column, pa.timestamp("us"), safe=False), pa.int64())
         return np.asarray(pc.cast(seconds, pa.float64()).to_numpy() / 1e6, np.float64)
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
-        return np.full(len(column), np.nan)
     return np.asarray(pc.cast(column, pa.float64(), safe=False).to_numpy(), np.float64)
 
 

@@ -33,6 +33,7 @@ _TRAIN: tuple[tuple[str, Format], ...] = (
     ("ratings.parquet", Format.PARQUET),
     ("interactions.parquet", Format.PARQUET),
     ("part-*.parquet", Format.PARQUET),
+    ("part-*.csv", Format.CSV),
 )
 _TEST: tuple[tuple[str, Format], ...] = (
     ("test.csv", Format.CSV),
@@ -199,6 +200,11 @@ def read(source: Path, *, how: ReadingOptions = AS_THEY_ARE, progress: Progress 
     resolved = source.resolve()
     name = resolved.name if source.is_dir() else _stem(resolved)
     dataset = assemble(name, train, test, titles)
+    if files.items is not None and titles and not any(id in dataset.items for id in titles):
+        reading.remark(
+            f"None of the {len(titles):,} titles of {files.items.name} belongs to an item of {files.train.name}: are "
+            "its ids those of the interactions?"
+        )
     return ReadDataset(dataset, files, reading.names, train.n_rated, train.n_timed, tuple(reading.remarks))
 
 
@@ -284,11 +290,9 @@ def _preferred(found: list[Source], format: Format) -> Source | None:
 
 
 def _parts(folder: Path) -> tuple[Path, ...]:
-    """The Parquet files in a folder that is named like one, as Spark and Dask write it."""
-    if plain_suffix(folder) != ".parquet":
-        return ()
-    parts = sorted(path for path in folder.rglob("*.parquet") if path.is_file())
-    return tuple(path for path in parts if not path.name.startswith((".", "_")))
+    """The files in a folder that is named like one of them, as Spark and Dask write it."""
+    parts = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith((".", "_")))
+    return tuple(path for path in parts if plain_suffix(path) == plain_suffix(folder))
 
 
 def _shown_paths(source: Source, folder: Path) -> list[Path]:
@@ -312,11 +316,12 @@ def _looks_like_data(entry: Path) -> bool:
 
 
 def _plain_name(path: Path) -> str:
-    return path.stem if path.suffix.lower() in PACKED else path.name
+    """The name in lower case, without what says that it is packed."""
+    return (path.stem if path.suffix.lower() in PACKED else path.name).lower()
 
 
 def _stem(path: Path) -> str:
-    return Path(_plain_name(path)).stem
+    return Path(path.stem).stem if path.suffix.lower() in PACKED else path.stem
 
 
 def _format_of(path: Path, how: ReadingOptions) -> Format:

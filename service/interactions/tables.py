@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from service.interactions import headers, refusals
-from service.interactions.columns import Pairs
+from service.interactions.columns import Pairs, encode
 from service.interactions.formats import PairColumns, Reading, pair_places, title_places, titles_by_id
+from service.interactions.identifiers import INTEGER, NUMBER
 from service.interactions.options import AS_THEY_ARE, Format, ReadingOptions
 from service.interactions.refusals import DataProblem, shown
 from service.interactions.text import csv_records, decode, line_at, plain, plain_suffix, split_lines, unreadable
@@ -144,6 +146,8 @@ def read_pairs(path: Path, reading: Reading, natural: Format = Format.CSV) -> Pa
         found.get(headers.RATING.name),
         found.get(headers.TIME.name),
     )
+    if not table.skipped:
+        _refuse_header(table, columns)
     return reading.pairs(columns, table.place)
 
 
@@ -234,6 +238,21 @@ def _names(line: str, separator: str, quoting: bool) -> list[str]:
 
 def _split(line: str, separator: str) -> list[str]:
     return _BLANK_RUN.split(line.strip(" \t")) if separator == BLANKS else line.split(separator)
+
+
+def _refuse_header(table: _Table, columns: PairColumns) -> None:
+    """Refuse a first row that is a header whose names are not understood: it would become a user and an item."""
+    ids = [encode(column).dictionary for column in (columns.users, columns.items)]
+    below = [words.slice(1) for words in ids]  # words stand in the order of their first rows
+    alone = all(len(each) and pc.all(pc.match_substring_regex(each, INTEGER)).as_py() for each in below)
+    strange = not any(pc.match_substring_regex(each.slice(0, 1), NUMBER)[0].as_py() for each in ids)
+    if alone and strange:
+        line = table.separator.join(str(each[0]) for each in ids)
+        msg = (
+            f"{table.place(0)} reads like a header: {shown(line)} above numbers. Say --format csv with --user-column "
+            "and --item-column, or take the line away."
+        )
+        raise DataProblem(msg)
 
 
 def _exhaust(rows: Iterator[tuple[int, list[str]]]) -> None:

@@ -160,7 +160,7 @@ def test_ratings_and_times_are_checked_and_counted(tmp_path: Path) -> None:
 
     assert (found.n_rated, found.n_timed) == (1, 3)
     assert found.remarks == (
-        "1 values of rating are no numbers, the first is 'good' (train.csv, line 3); they count as missing.",
+        "1 of 3 values of rating are no numbers, the first is 'good' (train.csv, line 3); they count as missing.",
     )
     assert "train.csv, line 3: the rating 'good' is no number" in refusal(path, min_rating=3)
     assert "train.csv, line 3: the rating 'good' is no number" in refusal(path, rating_column="rating")
@@ -305,6 +305,40 @@ def test_titles_are_read_beside_interactions_of_any_format(
         pq.write_table(pa.table({"user_id": ["u1"], "item_id": ["a"]}), path / train)
 
     assert read_dataset(path).titles == {"a": "Misérables"}
+
+
+def test_titles_that_belong_to_nothing_are_told(tmp_path: Path) -> None:
+    """Another numbering, perhaps."""
+    files = {"train.csv": table(",", "user_id", "item_id"), "items.csv": "item_id,title\nx,X\n"}
+
+    (remark,) = read(folder(tmp_path / "d", files)).remarks
+
+    assert "None of the 1 titles of items.csv" in remark
+
+
+def test_a_header_that_is_not_understood_is_no_pair(tmp_path: Path) -> None:
+    """`pairs` have no header; one of other words above numbers is refused."""
+    path = folder(tmp_path / "d", {"train.txt": "who what how\n1 2 3\n1 3 4\n"})
+
+    assert "line 1 reads like a header" in refusal(path, format=Format.PAIRS)
+
+
+def test_a_rating_column_of_another_type_is_refused_where_it_counts(tmp_path: Path) -> None:
+    """A list is no number."""
+    path = folder(tmp_path / "d", {})
+    pq.write_table(pa.table({"user_id": ["u"], "item_id": ["a"], "rating": [[5]]}), path / "train.parquet")
+
+    assert "train.parquet, row 1: the rating '[5]' is no number" in refusal(path, min_rating=3)
+
+
+def test_names_of_files_are_read_in_any_case_and_tables_in_parts(tmp_path: Path) -> None:
+    """As Windows and Spark write them."""
+    content = table(",", "user_id", "item_id")
+    for name in ("Train.CSV", "part-00000.csv", "train.csv/part-0.csv"):
+        file = tmp_path / name.replace("/", "_") / name
+        file.parent.mkdir(parents=True)
+        file.write_text(content)
+        assert pairs(read_dataset(tmp_path / name.replace("/", "_"))) == PAIRS
 
 
 def test_a_validation_part_is_named(tmp_path: Path) -> None:

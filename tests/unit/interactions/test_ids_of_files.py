@@ -164,9 +164,9 @@ def test_ids_that_read_alike_in_two_files_are_told(tmp_path: Path) -> None:
     """A title of 07 belongs to no 7."""
     path = folder(tmp_path / "d", {"train.csv": "user_id,item_id\nu,7\n", "items.csv": "item_id,title\n07,Seven\n"})
 
-    (remark,) = read(path).remarks
+    told = read(path).remarks
 
-    assert "items.csv, line 2" in remark
+    assert any("'07' (items.csv, line 2) reads like '7' (train.csv, line 2)" in remark for remark in told)
 
 
 @pytest.mark.parametrize("mark", ["\x0b", "\x0c", "\x1c", "\x1e", "\x1f", "\x85", "\u2028", "\x00"])
