@@ -41,7 +41,10 @@ BASES: Final = {
 }
 """By cell: data set, backbone, requests of each shape."""
 SEED: Final = 4_242
-FIGURES: Final = ("forget_residual", "forget_reach", "quality_ratio", "drift")
+FIGURES: Final = (
+    *("forget_residual", "forget_reach", "recent_forget_residual", "recent_forget_reach"),
+    *("quality_ratio", "drift"),
+)
 
 Draw = Callable[[InteractionGraph, Generator], Tensor]
 
@@ -56,6 +59,21 @@ def _pairs(count: int) -> Draw:
 def _of_one_user(graph: InteractionGraph, generator: Generator) -> Tensor:
     edges = graph.edges_of_users(_one(graph.user_degree >= 20, generator))
     return edges[:, torch.randperm(edges.shape[1], generator=generator)[:10]]
+
+
+def _of_heavy_users(count: int) -> Draw:
+    """Pairs of the tenth of the users who have most."""
+
+    def draw(graph: InteractionGraph, generator: Generator) -> Tensor:
+        edges = graph.edges_of_users(torch.topk(graph.user_degree, graph.n_users // 10).indices)
+        return edges[:, torch.randperm(edges.shape[1], generator=generator)[:count]]
+
+    return draw
+
+
+def _half_of_one_user(graph: InteractionGraph, generator: Generator) -> Tensor:
+    edges = graph.edges_of_users(_one(graph.user_degree >= 120, generator))
+    return edges[:, torch.randperm(edges.shape[1], generator=generator)[: edges.shape[1] // 2]]
 
 
 def _user(graph: InteractionGraph, generator: Generator) -> Tensor:
@@ -80,7 +98,14 @@ REQUESTS: Final[dict[str, Draw]] = {
     "0.1 % of the pairs": share_of_pairs(0.001),
     "1 %": share_of_pairs(0.01),
     "2 %": share_of_pairs(0.02),
+    "one pair of a heavy user": _of_heavy_users(1),
+    "half of a heavy user": _half_of_one_user,
 }
+LAST_OF: Final[dict[str, Draw]] = {
+    "the last of 512 single pairs": _pairs(512),
+    "the last of 512 of heavy users": _of_heavy_users(512),
+}
+"""Requests that came one pair each: the batch is the last one, what the gate may judge by its score are all of them."""
 
 
 def base(dataset: str, backbone: str) -> tuple[TrainedState, UnlearnRec]:
@@ -109,13 +134,16 @@ def measure(name: str) -> dict[str, Any]:
     state, method = base(dataset, backbone)
     gate = Gate(state)
     shapes: dict[str, Any] = {}
-    for shape, draw in REQUESTS.items():
+    for shape, draw in (REQUESTS | LAST_OF).items():
         generator = Generator().manual_seed(SEED)
         passed: dict[str, list[bool]] = defaultdict(list)
         figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for _ in range(draws):
             for case in cases(state, method, draw, generator):
-                report = gate.check(case.request, case.result)
+                batch = case.request
+                if shape in LAST_OF:
+                    batch = UnlearningRequest.of(state, forget=batch.forget[:, -1:])
+                report = gate.check(batch, case.result, case.request, case.request)
                 made = case.corruption or "good"
                 passed[made].append(report.passed)
                 for figure in FIGURES:

@@ -48,8 +48,9 @@ def _residuals(cell: Mapping[str, Any]) -> str:
     rows = []
     for shape, made in cell["requests"].items():
         figures = [made[name]["figures"] for name in names]
-        if all("forget_residual" in each for each in figures):
-            left = (each["forget_residual"]["p50"] / each["forget_reach"]["p50"] for each in figures)
+        of = "recent_forget" if "recent_forget_residual" in figures[0] else "forget"
+        if all(f"{of}_residual" in each for each in figures):
+            left = (each[f"{of}_residual"]["p50"] / each[f"{of}_reach"]["p50"] for each in figures)
             rows.append([shape, *(f"{share:.2f}" for share in left)])
     head = ("request: median share left to go", *(name.replace("_", " ") for name in names))
     return _table(head, rows)

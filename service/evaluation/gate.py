@@ -15,13 +15,20 @@ from service.recommender.ranking import ranking_quality
 from service.recommender.soundness import flaw
 from service.unlearning.calibration import Calibration
 from service.unlearning.protocol import ForgetResult
-from service.unlearning.request import UnlearningRequest
+from service.unlearning.request import MODES, UnlearningRequest
 from service.unlearning.state import TrainedState
 
 RANKED_USERS = 1_000
 DRIFT_PAIRS = 20_000
 MIN_REACH = 0.02  # standard deviations: a base that has learnt next to nothing of its pairs is no measure
 RANKED_PAIRS = 1_000  # bounds the score matrix of the ranks
+MAX_SLACK = 0.5
+"""Chance may explain so much of the way, 2 noise / sqrt(n), where n pairs are judged by their score; fewer are measured
+and not judged. With a noise of .75 that is 9 pairs: none forgotten (1) is then told from the threshold (.25 + .5), half
+forgotten is from some 60 on."""
+RECENT_PAIRS = 512
+"""Pairs forgotten last, over all batches since the base, that are judged together: where requests name one pair each,
+no batch can be judged by itself (docs/gate.md)."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +42,8 @@ class GateThresholds:
     """How far beyond the target it may be, in the same unit: an unnaturally low score tells as much as a high one.
     Wider than the other side, since a low score is the lesser harm to the person who asked."""
     noise: float = 0.75
-    """Spread of one pair's residual in good versions, with room, in the same unit: n pairs may stray by 2 noise /
-    sqrt(n) more, or single pairs would fail by chance."""
+    """Spread of one pair's residual in good versions, in the same unit: n pairs may stray by 2 noise / sqrt(n) more.
+    The pairs of one person go too low together: on that side people are counted, not pairs."""
     min_quality: float = 0.98
     """Validation NDCG over the base's. Deleting 2 % of the interactions at random costs a retrained model about 1 %."""
     max_drift: float = 0.25
@@ -82,18 +89,28 @@ class Gate:
         self._reach = max(float(learnt.mean()) / self.calibration.spread, MIN_REACH)
 
     def check(
-        self, batch: UnlearningRequest, result: ForgetResult, request: UnlearningRequest | None = None
+        self,
+        batch: UnlearningRequest,
+        result: ForgetResult,
+        request: UnlearningRequest | None = None,
+        recent: UnlearningRequest | None = None,
     ) -> GateReport:
         """Measures a candidate.
+
+        Too few pairs cannot be judged by their score. Then the books, the rest of the model and the pairs forgotten
+        last decide.
 
         Args:
             batch: the interactions that this step is about.
             result: the candidate.
             request: everything forgotten since the base, the batch included; default the batch alone. Its held-out
                 interactions leave the measurements of quality.
+            recent: the pairs of it that were forgotten last, the batch's included; default the batch alone.
         """
         with torch.no_grad():
             figures = self._quality(request or batch, result) | self._drift(result) | self._batch(batch, result)
+            if recent is not None and recent.n_edges > batch.n_edges:
+                figures |= {f"recent_{name}": value for name, value in self._modes(recent, result).items()}
         reasons = (*self._books(request or batch, result), *self._reasons(figures))
         wrong = flaw(result.readout, result.graph)
         if wrong is not None:
@@ -143,31 +160,59 @@ class Gate:
             heldout = self.state.validation
         probe = MembershipProbe(self.state.graph.n_users, batch.edges.long(), heldout.long(), self._probe.negatives)
         figures |= asdict(probe.measure(result.readout, self.state.readout))
-        for mode in ("forget", "dislike"):
-            edges = batch.of_mode(mode)
-            edges = edges[:, result.graph.keeps(edges)].long()  # the others were reset and score 0
+        figures |= self._modes(batch, result)
+        for mode in MODES:
+            edges = self._measurable(batch.of_mode(mode), result)
             if edges.shape[1]:
-                figures |= self._mode_figures(mode, edges, result)
+                figures[f"{mode}_mean_rank"] = self._mean_rank(edges[:, :RANKED_PAIRS], result)
         return figures
 
-    def _mode_figures(self, mode: str, edges: Tensor, result: ForgetResult) -> dict[str, float]:
+    def _measurable(self, edges: Tensor, result: ForgetResult) -> Tensor:
+        """(2, k) those of rows that were not reset: the others score 0 whatever is done."""
+        return edges[:, result.graph.keeps(edges)].long()
+
+    def _modes(self, request: UnlearningRequest, result: ForgetResult) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for mode in MODES:
+            edges = self._measurable(request.of_mode(mode), result)
+            if edges.shape[1]:
+                figures |= {f"{mode}_{name}": value for name, value in self._residuals(edges, result).items()}
+        return figures
+
+    def _residuals(self, edges: Tensor, result: ForgetResult) -> dict[str, float]:
         spread, targets = self.calibration.spread, self.calibration.targets(self.state, edges)
         scores, before = self._scores(result.readout, edges), self._scores(self.state.readout, edges)
-        some = slice(0, RANKED_PAIRS)
-        items = result.readout[self.state.graph.n_users :]
-        above = (result.readout[edges[0, some]] @ items.T) > scores[some, None]  # (pairs, n_items)
-        return {
-            f"{mode}_interactions": float(edges.shape[1]),
-            f"{mode}_residual": float((scores - targets).mean()) / spread,
-            f"{mode}_moved": float((scores - before).mean()) / spread,
-            f"{mode}_wanted": float((targets - before).mean()) / spread,
-            f"{mode}_reach": max(self._reach, float((before - targets).mean()) / spread),
-            f"{mode}_mean_rank": float(above.sum(dim=1).double().mean()) + 1,
+        residuals, wanted = (scores - targets) / spread, (targets - before) / spread
+        figures = {
+            "interactions": float(edges.shape[1]),
+            "residual": float(residuals.mean()),
+            "moved": float((scores - before).mean()) / spread,
+            "wanted": float(wanted.mean()),
+            "reach": max(self._reach, -float(wanted.mean())),
         }
+        # Who loses most of a history keeps too little of it to score by, retrained or not: low is no sign there.
+        remaining = self._keeps_half(edges, result)
+        if bool(remaining.any()):
+            people = torch.unique(edges[0, remaining], return_counts=True)[1].double()
+            figures["shortfall"] = -float(residuals[remaining].mean())
+            figures["people"] = float(people.sum().square() / people.square().sum())
+        return figures
+
+    def _keeps_half(self, edges: Tensor, result: ForgetResult) -> Tensor:
+        """(k,) bool: both rows of a pair keep at least half of their interactions."""
+        before, after = self.state.graph, result.graph
+        users = 2 * after.user_degree[edges[0]] >= before.user_degree[edges[0]]
+        return users & (2 * after.item_degree[edges[1]] >= before.item_degree[edges[1]])
+
+    def _mean_rank(self, edges: Tensor, result: ForgetResult) -> float:
+        items = result.readout[self.state.graph.n_users :]
+        above = (result.readout[edges[0]] @ items.T) > self._scores(result.readout, edges)[:, None]  # (pairs, n_items)
+        return float(above.sum(dim=1).double().mean()) + 1
 
     def _reasons(self, figures: dict[str, float]) -> tuple[str, ...]:
         limits = self.thresholds
-        reasons = [reason for mode in ("forget", "dislike") for reason in self._residual_reasons(mode, figures)]
+        parts = [f"{part}{mode}_" for part in ("", "recent_") for mode in MODES]
+        reasons = [reason for part in parts for reason in self._residual_reasons(part, figures)]
         quality, drift = figures["quality_ratio"], figures["drift"]
         if quality < limits.min_quality:
             reasons.append(f"quality is {quality:.3f} of the base's, at least {limits.min_quality}")
@@ -175,17 +220,22 @@ class Gate:
             reasons.append(f"remaining scores moved by {drift:.3f}, at most {limits.max_drift}")
         return tuple(reasons)
 
-    def _residual_reasons(self, mode: str, figures: dict[str, float]) -> list[str]:
-        if f"{mode}_residual" not in figures:
+    def _residual_reasons(self, part: str, figures: dict[str, float]) -> list[str]:
+        """What is wrong with the scores of one part: `forget_`, `recent_dislike_`, ..."""
+        limits, who = self.thresholds, part.rstrip("_").replace("recent_", "recent pairs, ")
+        slack = 2 * limits.noise / sqrt(figures.get(f"{part}interactions", 1.0))
+        if f"{part}residual" not in figures or slack > MAX_SLACK:
             return []
-        limits, residual, reach = self.thresholds, figures[f"{mode}_residual"], figures[f"{mode}_reach"]
-        slack = 2 * limits.noise / sqrt(figures[f"{mode}_interactions"])
-        leak, hollow = reach * (limits.max_residual + slack), reach * (limits.max_overshoot + slack)
+        residual, reach = figures[f"{part}residual"], figures[f"{part}reach"]
+        leak = reach * (limits.max_residual + slack)
         if residual > leak:
-            return [f"{mode}: pairs score {residual:.3f} above their target, at most {leak:.3f}"]
+            return [f"{who}: pairs score {residual:.3f} above their target, at most {leak:.3f}"]
         # Who dislikes something wants it low: only `forget` can be too low.
-        if mode == "forget" and -residual > hollow:
-            return [f"{mode}: pairs score {-residual:.3f} below their target, at most {hollow:.3f}"]
+        if part.endswith("forget_") and f"{part}shortfall" in figures:
+            shortfall = figures[f"{part}shortfall"]
+            hollow = reach * (limits.max_overshoot + 2 * limits.noise / sqrt(figures[f"{part}people"]))
+            if shortfall > hollow:
+                return [f"{who}: pairs score {shortfall:.3f} below their target, at most {hollow:.3f}"]
         return []
 
     def _scores(self, readout: Tensor, edges: Tensor) -> Tensor:

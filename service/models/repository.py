@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, not_, or_, select, update
 
 from service.platform.prepared_statements import PreparedStatement
-from service.platform.tables import aliases, erasures, versions
+from service.platform.tables import aliases, audit_entries, erasures, versions
 
 KEPT = ("ready", "held", "retired")  # versions whose bytes are in the store
 
@@ -122,3 +122,10 @@ def set_status(connection: Connection, number: int, status: str) -> bool:
     named = select(aliases.c.version).where(aliases.c.version == number).exists()
     moved = update(versions).where(versions.c.version == number, not_(named)).values(status=status)
     return connection.execute(moved).rowcount == 1
+
+
+def told_since(connection: Connection, seq: int, event: str) -> bool:
+    """Whether the audit log tells of an event after the entry `seq`."""
+    entry = audit_entries.c
+    told = select(entry.seq).where(entry.seq > seq, entry.event == event).limit(1)
+    return connection.scalar(told) is not None

@@ -30,6 +30,7 @@ from service.platform.dependencies import Services
 LISTING = "versions"
 LIVE, PREVIOUS, BASE = "live", "previous", "base"
 LINEAGE_MAX = 100
+DAMAGED = "version.damaged"
 
 log = structlog.get_logger()
 
@@ -108,6 +109,24 @@ def move_alias(
     body = {"alias": name, "before": before and before.version}
     audit.write(connection, audit.reserve(connection), [AuditEvent("alias.moved", body, version=number)], at)
     return None if before is None else before.version, number
+
+
+def substitutes(connection: Connection) -> list[int]:
+    """The versions that may answer while the live one cannot, the newest first: all that is forgotten is so in them."""
+    number = live(connection)
+    rows = [row for row in repository.kept(connection) if row.status == "ready" and row.version != number]
+    return [row.version for row in rows if not _uncovered(connection, row, waiting=False)]
+
+
+def report_damage(connection: Connection, number: int, at: datetime) -> None:
+    """Put on record that a version's files are damaged, for the worker to make it again."""
+    audit.write(connection, audit.reserve(connection), [AuditEvent(DAMAGED, version=number)], at)
+
+
+def damage_since(connection: Connection, seq: int) -> tuple[int, bool]:
+    """The audit log's size now, and whether damage was put on record after the entry `seq`."""
+    size = audit.size(connection)
+    return size, size > seq and repository.told_since(connection, seq, DAMAGED)
 
 
 def superseded(connection: Connection, keep: int) -> list[int]:
@@ -195,10 +214,14 @@ def _ready(connection: Connection, number: int) -> VersionRow:
 
 
 def _fence(connection: Connection, version: VersionRow, *, waiting: bool) -> None:
-    base = repository.find(connection, version.base) or version
-    held = repository.count_uncovered(connection, version, base, waiting=waiting)
+    held = _uncovered(connection, version, waiting=waiting)
     if held:
         raise VersionFenced(f"Version {version.version} does not cover {held:,} of the accepted erasures.")
+
+
+def _uncovered(connection: Connection, version: VersionRow, *, waiting: bool) -> int:
+    base = repository.find(connection, version.base) or version
+    return repository.count_uncovered(connection, version, base, waiting=waiting)
 
 
 def _take_base_along(connection: Connection, before: AliasRow, version: VersionRow, at: datetime) -> None:

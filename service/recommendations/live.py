@@ -34,7 +34,9 @@ class LiveRanker:
 
     A request that reads another live version than the loaded one waits for that version: one load serves all who wait.
     A version that is refused leaves the old one answering, is told by /readyz and the metrics, and is tried again after
-    a growing pause, or at once when SQL names another one.
+    a growing pause, or at once when SQL names another one. Where it is damaged the audit log says so, once, and the
+    worker, which reads that, makes it again. A process that has just started has no old one: it answers from the newest
+    other version that is whole and has forgotten all that is forgotten, where there is one.
     """
 
     def __init__(
@@ -112,10 +114,29 @@ class LiveRanker:
                 return
             loaded = await asyncio.to_thread(self._load, version)
         except Exception as error:  # whatever is wrong with a version, the one before goes on answering
+            first = version != self._refused
             self._refuse(version, error)
+            if version is not None and isinstance(error, StoreError | UnusableVersion):
+                await self._make_do_without(version, report=first)
             return
         log.info("version.loaded", version=version, previous=self._loaded and self._loaded.version)
         self._loaded, self._refused, self._problem, self._pause_s = loaded, None, None, BACKOFF_FIRST_S
+
+    async def _make_do_without(self, damaged: int, *, report: bool) -> None:
+        """Say that the live version is damaged, and answer from another one where none is loaded."""
+        try:
+            if report:
+                at = self._clock.now()
+                await self._database.run_write(lambda connection: models.report_damage(connection, damaged, at))
+            if self._loaded is not None:
+                return
+            for version in await self._database.run_read(models.substitutes):
+                with contextlib.suppress(StoreError, UnusableVersion):
+                    self._loaded = await asyncio.to_thread(self._load, version)
+                    log.warning("version.substituted", version=version, live=damaged)
+                    return
+        except Exception as error:  # without a database there is nothing to report to and nothing to answer
+            log.warning("version.not_substituted", live=damaged, **error_facts(error))
 
     def _refuse(self, version: int | None, error: Exception) -> None:
         if version != self._refused:
@@ -132,8 +153,10 @@ class LiveRanker:
         # Without traffic nobody would notice: a moved alias leaves memory, a repaired version comes back.
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            if self._clock.monotonic() >= self._retry_at:
-                await self._catch_up()
+            with contextlib.suppress(Exception):
+                live = await self._database.run_read(models.live)
+                if live != self._refused or self._clock.monotonic() >= self._retry_at:
+                    await self._catch_up()
 
 
 def one_blas_thread() -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model_store import Array, Manifest, ManifestFacts, ModelStore
-from service.evaluation.gate import Gate, GateReport, GateThresholds
+from service.evaluation.gate import RECENT_PAIRS, Gate, GateReport, GateThresholds
 from service.recommender.backbones import make_backbone
 from service.recommender.training import best_device
 from service.settings import Settings
@@ -45,12 +45,13 @@ class EncoderMissing(Exception):
 
 @dataclass(frozen=True)
 class ResolvedBatch:
-    """A batch in rows of the base: everything since the base, and the batch's own part of it.
+    """A batch in rows of the base: everything since the base, the pairs of it that came last, the batch's own part.
 
     `changes`: whether the batch adds anything that the base has learnt.
     """
 
     request: UnlearningRequest
+    recent: UnlearningRequest
     batch: UnlearningRequest
     changes: bool
 
@@ -139,9 +140,11 @@ class UnlearningEngine:
 
     def resolve(self, settled: TargetsByMode, batch: TargetsByMode) -> ResolvedBatch:
         """Resolve keys to interactions that the base has learnt; others are passed over."""
-        before, after = self._settled_request(settled), self._request(settled + batch)
+        whole = settled + batch
+        before, after = self._settled_request(settled), self._request(whole)
         same = torch.equal(before.forget, after.forget) and torch.equal(before.dislike, after.dislike)
-        return ResolvedBatch(after, self._request(batch), not same)
+        recent = self._request(whole.last_pairs(RECENT_PAIRS))
+        return ResolvedBatch(after, recent, self._request(batch), not same)
 
     def apply(self, resolved: ResolvedBatch, fine_tune_epochs: int) -> ForgetResult:
         """The model without the request: the same request and epochs give the same bytes.
@@ -157,8 +160,8 @@ class UnlearningEngine:
         return self.method.with_epochs(fine_tune_epochs).forget(self.state, resolved.request)
 
     def gate(self, resolved: ResolvedBatch, result: ForgetResult) -> GateReport:
-        """Whether the result may serve: the batch judged for what it asked, the whole for what it cost."""
-        return self._gate.check(resolved.batch, result, resolved.request)
+        """Whether the result may serve: batch and recent pairs judged for what they asked, the whole for its cost."""
+        return self._gate.check(resolved.batch, result, resolved.request, resolved.recent)
 
     def embeddings(self, result: ForgetResult) -> dict[str, Array]:
         """The tensors of embeddings.safetensors; rows without an interaction are zero."""

@@ -27,6 +27,7 @@ from service.platform.problem import Problem
 from service.settings import Settings
 from service.unlearning.protocol import ForgetResult
 from service.worker.engine import EMBEDDINGS, EncoderMissing, Engine, ResolvedBatch
+from service.worker.escalation import Escalation
 from service.worker.lease import Fenced, Lease
 from service.worker.repository import journal, lineage, queue
 from service.worker.repository.lineage import LineageState
@@ -34,6 +35,7 @@ from service.worker.repository.queue import QueuedErasure
 from service.worker.settlement import BatchChanged, Settlement, hold, settle
 from service.worker.stages import StageTimer
 from service.worker.targets import ForgetSet, TargetsByMode
+from service.worker.unlearnable import Unlearnable
 
 GATE_REFUSED, UNLEARNING_FAILED, UNLEARNING_CRASHED = GateRefused.code, UnlearningFailed.code, UnlearningCrashed.code
 
@@ -42,14 +44,6 @@ _FIRST_PAUSE_S = 0.05
 T = TypeVar("T")
 Batch = tuple[QueuedErasure, ...]
 log = structlog.get_logger()
-
-
-class Unlearnable(Exception):
-    """A batch cannot be forgotten as it is: `code` says why, `facts` what was measured."""
-
-    def __init__(self, code: str, facts: Mapping[str, Any]) -> None:
-        super().__init__(code)
-        self.code, self.facts = code, facts
 
 
 class BaseChanged(Exception):
@@ -116,6 +110,7 @@ class Pipeline:
         self.dependencies, self.engine, self.forget_set, self._pause = dependencies, engine, forget_set, pause
         self.remake = False
         """Whether the next batch makes a version even if it changes nothing: the live one is damaged."""
+        self.escalation = Escalation(self)
 
     @property
     def base(self) -> int | None:
@@ -125,14 +120,15 @@ class Pipeline:
     def run(self, erasures: Batch) -> list[tuple[str, str]]:
         """Forget these erasures, the oldest accepted ones; none where only the base is to change.
 
-        A batch in which the unlearning fails or the gate refuses is halved until what is to blame stands alone and is
-        held back. Earlier halves settle first, so that the live version always covers a prefix of what was accepted.
+        A batch in which the unlearning fails or the gate refuses what the encoder gave is halved until what is to
+        blame stands alone. It is put off where fine-tuning may help (`Escalation`), else held back; the rest settles
+        at once.
 
         Returns:
             (erasure id, problem code) of those held back.
 
         Raises:
-            Rebased: another base was promoted; the erasures that are left need its engine.
+            BaseChanged: another base was promoted; the erasures that are left need its engine.
             Fenced, EncoderMissing, StoreError, Problem: the part at hand was not settled and may be tried again.
         """
         parts, held = [erasures], list[tuple[str, str]]()
@@ -141,21 +137,49 @@ class Pipeline:
         while parts:
             part = parts.pop()
             try:
-                self._forget(part)
+                self.forget(part)
             except BatchChanged:
                 parts.append(self._still_accepted(part))
             except Unlearnable as error:
                 refusals_left -= error.code == GATE_REFUSED
                 if len(part) == 1 or refusals_left < 0:
-                    held += self.hold(part, error)
+                    held += self._set_aside(part, error)
                 else:
                     parts += [part[len(part) // 2 :], part[: len(part) // 2]]
             parts = [each for each in parts if each]
+        if erasures:
+            self.escalation.disturbed()
         return held
+
+    def _set_aside(self, part: Batch, error: Unlearnable) -> list[tuple[str, str]]:
+        """Put off what fine-tuning may help; hold back what it cannot, or did not when it was asked for before."""
+        most = self.dependencies.settings.fine_tune_max_epochs
+        if error.code != GATE_REFUSED or error.facts["epochs"] >= most:
+            return self.hold(part, error)
+        facts, ids = self._made_with(), [erasure.id for erasure in part]
+        known = self.dependencies.database.query(
+            lambda connection: {each for each in ids if queue.refused_before(connection, each, facts)}
+        )
+        rest = [each for each in ids if each not in known]
+
+        def unit(connection: Connection) -> None:
+            self.dependencies.lease.confirm(connection)
+            queue.mark_put_off(connection, rest)
+
+        if rest:
+            self.dependencies.database.transact(unit)
+            metrics.worker_batches_total.labels("put_off").inc()
+            log.info("batch.put_off", erasures=rest)
+        return self.hold(tuple(each for each in part if each.id in known), error) if known else []
+
+    def _made_with(self) -> dict[str, Any]:
+        """What a refusal holds for: with another base or other encoders it is another question."""
+        engine = self.engine
+        return {} if engine is None else {"base": engine.base, "encoders": dict(engine.encoders)}
 
     def hold(self, part: Batch, error: Unlearnable) -> list[tuple[str, str]]:
         """Hold erasures back: they need attention, stay suppressed, and the version at hand goes on serving."""
-        reason = AuditEvent("erasure.needs_attention", {"code": error.code, **error.facts})
+        reason = AuditEvent("erasure.needs_attention", {"code": error.code, **self._made_with(), **error.facts})
         run = self._claim(part, lineage.LineageState(None, None), StageTimer(self.dependencies.clock, part))
         self.dependencies.database.transact(
             lambda connection: hold(
@@ -166,19 +190,29 @@ class Pipeline:
         log.error("batch.held", batch=run.id, erasures=run.ids, code=error.code)
         return [(erasure.id, error.code) for erasure in part]
 
-    def _forget(self, part: Batch) -> None:
-        """One batch; a lone one in which the unlearning fails is tried again a few times."""
+    def forget(self, part: Batch, epochs: int | None = None) -> None:
+        """Make and settle a version without these erasures too, or raise.
+
+        Args:
+            part: the erasures; a lone one in which the unlearning fails is tried again a few times.
+            epochs: of fine-tuning. Default none; up to the most that is allowed where nothing can settle before: the
+                base changes, or the live version is made again.
+
+        Raises:
+            Unlearnable: the unlearning failed or the gate refused; besides what `run` raises.
+            BatchChanged: one of the erasures is accepted no more.
+        """
         tries = self.dependencies.settings.max_attempts if len(part) == 1 else 1
         for attempt in range(1, tries + 1):
             try:
-                return self._once(part)
+                return self._once(part, epochs)
             except Unlearnable as error:
                 if attempt == tries or error.code == GATE_REFUSED:
                     raise
                 self._pause(_FIRST_PAUSE_S * 2**attempt)
         return None
 
-    def _once(self, part: Batch) -> None:
+    def _once(self, part: Batch, epochs: int | None) -> None:
         ids = [erasure.id for erasure in part]
         lineage_state, targets = self.dependencies.database.query(
             lambda connection: (lineage.read_state(connection), TargetsByMode.of(queue.targets(connection, ids)))
@@ -191,7 +225,8 @@ class Pipeline:
         run = self._claim(part, lineage_state, stages, applies=resolved is not None)
         try:
             fault_point("worker.after_claim")
-            candidate = None if resolved is None else self._escalate(run, resolved)
+            tries = self._tries(lineage_state, epochs)
+            candidate = None if resolved is None else self._candidate(run, resolved, tries)
             made = None if candidate is None else self._publish(run, candidate)
             self._settle(run, made)
         except BaseException as error:
@@ -233,11 +268,17 @@ class Pipeline:
         """Whether the live version comes from another base than the next ones, or is to be made again."""
         return self.remake or lineage_state.live is None or lineage_state.live.base != self.base
 
-    def _escalate(self, run: BatchRun, resolved: ResolvedBatch) -> Candidate:
-        """Encoder only, then 1, 2, ... epochs of fine-tuning, until the gate is satisfied."""
+    def _tries(self, lineage_state: LineageState, epochs: int | None) -> range:
+        """The numbers of epochs to try, one after the other."""
+        if epochs is not None:
+            return range(epochs, epochs + 1)
+        return range(self.dependencies.settings.fine_tune_max_epochs + 1 if self._moves(lineage_state) else 1)
+
+    def _candidate(self, run: BatchRun, resolved: ResolvedBatch, tries: range) -> Candidate:
+        """The first model with which the gate is satisfied."""
         engine = self.engine
         assert engine is not None
-        for epochs in range(self.dependencies.settings.fine_tune_max_epochs + 1):
+        for epochs in tries:
             if not self.dependencies.lease.held:
                 raise Fenced
             metrics.fine_tune_epochs_total.inc(epochs)
@@ -251,7 +292,8 @@ class Pipeline:
                 return Candidate(result, report)
             log.warning("gate.refused", batch=run.id, epochs=epochs, reasons=list(report.reasons))
         self._step(run, lambda connection: self._came_back(connection, run, "hold"))
-        raise Unlearnable(GATE_REFUSED, {"figures": report.figures, "reasons": list(report.reasons)})
+        facts = {"epochs": tries[-1], "figures": report.figures, "reasons": list(report.reasons)}
+        raise Unlearnable(GATE_REFUSED, facts)
 
     def _publish(self, run: BatchRun, candidate: Candidate) -> Manifest:
         assert self.engine is not None

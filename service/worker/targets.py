@@ -66,6 +66,10 @@ class TargetsByMode:
         """The targets of one mode."""
         return self.by_mode.get(mode) or TargetKeys()
 
+    def last_pairs(self, count: int) -> TargetsByMode:
+        """The `count` pairs of each mode that were added last, without whole users and items."""
+        return TargetsByMode({mode: TargetKeys(self.of_mode(mode).pairs[:, -count:]) for mode in get_args(Mode)})
+
     def __add__(self, other: TargetsByMode) -> TargetsByMode:
         return TargetsByMode({mode: self.of_mode(mode) + other.of_mode(mode) for mode in get_args(Mode)})
 
@@ -76,7 +80,7 @@ class ForgetSet:
 
     Valid while this worker holds the lease, as nobody else settles then.
 
-    `ids` in the order of accepting; `seq` the highest of them, or what the base covers.
+    `ids` and `targets` in the order of settling; `seq` the highest of them, or what the base covers.
     """
 
     targets: TargetsByMode

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from model_store import ModelStore, StoreError
 from service.erasures.relay import OutboxRelay
+from service.models import service as models
 from service.platform import metrics
 from service.platform.clock import Clock
 from service.platform.database import Database
@@ -40,13 +41,13 @@ from service.worker.pipeline import (
     Batch,
     Pipeline,
     PipelineDependencies,
-    Unlearnable,
 )
 from service.worker.repository import lineage, queue
 from service.worker.repository.lineage import LineageState, LineageVersion
 from service.worker.retention import Retention
 from service.worker.settlement import accept_again
 from service.worker.targets import ForgetSet, TargetsByMode
+from service.worker.unlearnable import Unlearnable
 
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 10.0
@@ -113,6 +114,7 @@ class Worker:
         self._swept_at: float | None = None
         self._checked_at: float | None = None
         self._damaged = False
+        self._heard = 0
 
     def run(self) -> None:
         """Work until `stop` is set; the batch at hand is finished first."""
@@ -135,6 +137,7 @@ class Worker:
 
     def _recover(self) -> None:
         self.retention.recover()
+        self._hear_of_damage()
         self._damaged = self.retention.live_is_damaged()
         with contextlib.suppress(Problem):
             # Only the holder of the lease reads: whatever was delivered and not acknowledged was an earlier one's.
@@ -143,6 +146,8 @@ class Worker:
     def _round(self) -> None:
         self._sweep_if_due()
         self.batcher.gather(self.stop)
+        if self._hear_of_damage():
+            self._damaged = self.retention.live_is_damaged()
         batch = self._next_batch()
         pipeline = self._prepared()
         if batch and batch[0].attempts >= self.dependencies.settings.max_attempts:
@@ -150,7 +155,17 @@ class Worker:
             self.batcher.dead_letter(pipeline.hold(batch[:1], crashed))
         elif batch or self._damaged or self._rebasing(pipeline):
             self._forget(pipeline, batch)
+        if (held := pipeline.escalation.turn()) is not None:
+            self.batcher.dead_letter(held)
+            self.retention.align()
         self.batcher.acknowledge(self.dependencies.database)
+
+    def _hear_of_damage(self) -> bool:
+        """Whether a replica told, since the last time, that it cannot load the live version."""
+        self._heard, told = self.dependencies.database.query(
+            lambda connection: models.damage_since(connection, self._heard)
+        )
+        return told
 
     def _forget(self, pipeline: Pipeline, batch: Batch) -> None:
         rebasing = self._rebasing(pipeline)
@@ -164,6 +179,7 @@ class Worker:
             self.dependencies.database.transact(self._accept_held_again)
 
     def _accept_held_again(self, connection: Connection) -> None:
+        queue.put_off_no_more(connection)
         held = queue.held(connection, (GATE_REFUSED, UNLEARNING_FAILED, UNLEARNING_CRASHED))
         accept_again(connection, held, self.dependencies.clock.now())
 
@@ -184,6 +200,9 @@ class Worker:
         at_hand = None if self._engine is None else (self._engine.base, dict(self._engine.encoders))
         if wanted != at_hand:
             self._pipeline, self._engine = None, None
+            if wanted is not None and at_hand is not None and wanted[0] == at_hand[0]:
+                # What the old encoder could not, the new one may.
+                self.dependencies.database.transact(self._accept_held_again)
             if wanted is not None:
                 log.info("engine.loading", base=wanted[0])
                 self._engine = self._engine_of(self.dependencies.store, *wanted, self.dependencies.settings)

@@ -106,7 +106,7 @@ def _check_model(home: Home) -> None:
         batch = home.one(select(tables.batches.c.id).where(tables.batches.c.version == live)).id
         of_it = tables.erasures.c.batch_id <= batch
         wanted = select(tables.erasures.c.id).where(tables.erasures.c.status == "forgotten", of_it)
-        ids = [row.id for row in home.rows(wanted.order_by(tables.erasures.c.seq))]
+        ids = [row.id for row in home.rows(wanted.order_by(tables.erasures.c.batch_id, tables.erasures.c.seq))]
         assert manifest.facts.requests == RequestFacts.of(ids)
 
 

@@ -1,5 +1,6 @@
 """The erasures as the worker sees them: what waits, what each one names, how each ends."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -7,9 +8,13 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select, tuple_, update
 
-from service.platform.tables import erasure_targets, erasures, interactions
+from service.erasures.problems import GateRefused
+from service.platform.tables import audit_entries, erasure_targets, erasures, interactions
 
 CHUNK = 500  # ids in one statement: both databases bound the number of parameters
+FINE_TUNING = "fine_tuning"
+"""What an accepted erasure needs, where the gate refused what the encoder alone gave."""
+ALIKE_MAX = 20  # erasures of the same targets that are looked at
 
 
 class QueuedErasure(NamedTuple):
@@ -32,7 +37,7 @@ class TargetRow(NamedTuple):
     item_key: int | None
 
 
-_WAITING = (
+_ACCEPTED = (
     select(
         erasures.c.id,
         erasures.c.seq,
@@ -45,18 +50,83 @@ _WAITING = (
     .order_by(erasures.c.seq)
     .limit(bindparam("limit"))
 )
+_WAITING = _ACCEPTED.where(erasures.c.needs.is_(None))
+_PUT_OFF = _ACCEPTED.where(erasures.c.needs == FINE_TUNING)
 _STATUS = select(erasures.c.id, erasures.c.status).where(erasures.c.id.in_(bindparam("ids", expanding=True)))
 _TARGETS = select(
     erasures.c.mode, erasure_targets.c.kind, erasure_targets.c.user_key, erasure_targets.c.item_key
 ).join_from(erasure_targets, erasures)
 
+# The order of settling: batch after batch, in each the order of accepting. A manifest's digest is over ids in it.
+_SETTLED = (erasures.c.batch_id, erasures.c.seq)
+
 
 def waiting(connection: Connection, limit: int) -> list[QueuedErasure]:
-    """The oldest accepted erasures, in the order of accepting.
+    """The oldest accepted erasures that are not put off, in the order of accepting.
 
     Seqs are handed out under a lock that is held until the commit: once one is seen, no lower one can appear.
     """
     return [QueuedErasure(*row) for row in connection.execute(_WAITING, {"limit": limit})]
+
+
+def put_off(connection: Connection, limit: int) -> list[QueuedErasure]:
+    """The oldest accepted erasures that wait for fine-tuning, in the order of accepting."""
+    return [QueuedErasure(*row) for row in connection.execute(_PUT_OFF, {"limit": limit})]
+
+
+def mark_put_off(connection: Connection, ids: Sequence[str]) -> None:
+    """Have accepted erasures wait for fine-tuning: others go first."""
+    for part in _chunks(ids):
+        wanted = update(erasures).where(erasures.c.id.in_(part), erasures.c.status == "accepted")
+        connection.execute(wanted.values(needs=FINE_TUNING))
+
+
+def put_off_no_more(connection: Connection) -> None:
+    """Have those that wait for fine-tuning wait like all others: there is another base, or another encoder."""
+    waiting = update(erasures).where(erasures.c.status == "accepted", erasures.c.needs == FINE_TUNING)
+    connection.execute(waiting.values(needs=None))
+
+
+def refused_before(connection: Connection, erasure_id: str, made_with: Mapping[str, Any]) -> bool:
+    """Whether an erasure of the same targets was held back by the gate, under the same base and encoders.
+
+    `made_with`: members of the audit entry's body.
+    """
+    mine = connection.execute(select(erasures.c.mode, erasures.c.requested).where(erasures.c.id == erasure_id)).one()
+    alike = select(erasures.c.id).where(
+        erasures.c.status == "needs_attention",
+        erasures.c.needs == GateRefused.code,
+        erasures.c.mode == mine.mode,
+        erasures.c.requested == mine.requested,
+    )
+    named = _named(connection, erasure_id)
+    first = erasure_targets.alias()
+    kind, user, item = named[0]
+    alike = alike.join(first, first.c.erasure_id == erasures.c.id).where(
+        first.c.ordinal == 0,
+        first.c.kind == kind,
+        first.c.user_key.is_not_distinct_from(user),
+        first.c.item_key.is_not_distinct_from(item),
+    )
+    for other in connection.scalars(alike.order_by(erasures.c.seq.desc()).limit(ALIKE_MAX)).all():
+        if _named(connection, other) == named and made_with.items() <= _held_with(connection, other).items():
+            return True
+    return False
+
+
+def _named(connection: Connection, erasure_id: str) -> list[tuple[str, int | None, int | None]]:
+    target = erasure_targets.c
+    wanted = select(target.kind, target.user_key, target.item_key).where(target.erasure_id == erasure_id)
+    return [(row.kind, row.user_key, row.item_key) for row in connection.execute(wanted.order_by(target.ordinal))]
+
+
+def _held_with(connection: Connection, erasure_id: str) -> dict[str, Any]:
+    """The body of the entry that tells why an erasure was held back the last time."""
+    entry = audit_entries.c
+    told = select(entry.body).where(entry.erasure_id == erasure_id, entry.event == "erasure.needs_attention")
+    body = connection.execute(told.order_by(entry.seq.desc()).limit(1)).scalar_one_or_none()
+    facts: dict[str, Any] = {} if body is None else json.loads(body)["body"]
+    return facts
 
 
 def backlog(connection: Connection) -> int:
@@ -76,24 +146,26 @@ def statuses(connection: Connection, ids: Sequence[str]) -> dict[str, str]:
 
 
 def targets(connection: Connection, ids: Sequence[str]) -> list[TargetRow]:
-    """All targets of these erasures."""
+    """All targets of these erasures, in the order of accepting."""
     statement = _TARGETS.where(erasures.c.id.in_(bindparam("ids", expanding=True)))
+    statement = statement.order_by(erasures.c.seq, erasure_targets.c.ordinal)
     return [TargetRow(*row) for part in _chunks(ids) for row in connection.execute(statement, {"ids": part})]
 
 
 def forgotten(connection: Connection, after_seq: int) -> list[tuple[str, int]]:
-    """(id, seq) of every erasure accepted after `after_seq` that is forgotten, in the order of accepting."""
+    """(id, seq) of every erasure accepted after `after_seq` that is forgotten, in the order of settling."""
     statement = (
         select(erasures.c.id, erasures.c.seq)
         .where(erasures.c.seq > after_seq, erasures.c.status.in_(("forgotten", "erased")))
-        .order_by(erasures.c.seq)
+        .order_by(*_SETTLED)
     )
     return [(row.id, row.seq) for row in connection.execute(statement)]
 
 
 def forgotten_targets(connection: Connection, after_seq: int) -> list[TargetRow]:
-    """All targets of the erasures that `forgotten` lists."""
+    """All targets of the erasures that `forgotten` lists, in its order."""
     statement = _TARGETS.where(erasures.c.seq > after_seq, erasures.c.status.in_(("forgotten", "erased")))
+    statement = statement.order_by(*_SETTLED, erasure_targets.c.ordinal)
     return [TargetRow(*row) for row in connection.execute(statement)]
 
 

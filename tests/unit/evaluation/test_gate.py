@@ -95,6 +95,52 @@ def test_a_version_that_overshoots_is_held_back(gate: Gate, request_: Unlearning
     assert any("below their target" in reason for reason in report.reasons)
 
 
+def test_a_single_pair_is_measured_and_not_judged_by_its_score(gate: Gate, state: TrainedState) -> None:
+    """Far too low or not forgotten at all: one score says neither; the figures are there all the same."""
+    pair = UnlearningRequest.of(state, forget=state.graph.edges[:, :1])
+    user, item = (int(end) for end in pair.forget[:, 0])
+    low, remaining = state.readout.clone(), state.graph.without(pair.edges)
+    low[user] -= 4 * low[item + 120]
+
+    for readout in (state.readout, low):
+        report = gate.check(pair, ForgetResult(state.e0, readout, remaining))
+        assert not any("target" in reason for reason in report.reasons)
+        assert "forget_residual" in report.figures
+
+
+def test_single_pairs_are_judged_together(gate: Gate, state: TrainedState, request_: UnlearningRequest) -> None:
+    """The last of sixty batches of one pair each is what makes them enough: the version forgot none of them."""
+    untouched = ForgetResult(state.e0, state.readout, state.graph.without(request_.edges))
+    last = UnlearningRequest.of(state, forget=request_.forget[:, -1:])
+    few = UnlearningRequest.of(state, forget=request_.forget[:, -8:])
+
+    report = gate.check(last, untouched, request_, request_)
+
+    assert report.figures["forget_interactions"] == 1
+    assert report.figures["recent_forget_interactions"] == 60
+    assert [reason for reason in report.reasons if reason.startswith("recent pairs, forget:")]
+    assert gate.check(last, untouched, few, few).passed
+
+
+def test_a_history_that_mostly_goes_may_fall_low(gate: Gate, state: TrainedState) -> None:
+    """Whoever keeps a few of their interactions scores low for the rest, retrained or not: no overshoot."""
+    degrees = state.graph.user_degree
+    edges = state.graph.edges_of_users(torch.topk(degrees, 12).indices)
+    order = torch.argsort(edges[0], stable=True)
+    edges = edges[:, order]
+    kept = torch.cat((torch.ones(1, dtype=torch.bool), edges[0, 1:] != edges[0, :-1]))  # one of each
+    request = UnlearningRequest.of(state, forget=edges[:, ~kept])
+    assert request.n_edges >= 9
+
+    users, items = request.forget.long()
+    readout = state.readout.clone()
+    readout[users] -= 4 * readout[items + 120]
+    report = gate.check(request, ForgetResult(state.e0, readout, state.graph.without(request.edges)))
+
+    assert report.figures["forget_residual"] < 0
+    assert not any("below their target" in reason for reason in report.reasons)
+
+
 def test_a_version_that_ruins_the_ranking_is_held_back(
     gate: Gate, request_: UnlearningRequest, result: ForgetResult
 ) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, select, update
 
 from model_store import ChecksumMismatch, ModelStore
 from service.platform.database import Database
 from service.platform.problem import ModelUnavailable
-from service.platform.tables import aliases, versions
+from service.platform.tables import aliases, audit_entries, erasures, versions
 from service.recommendations.live import BACKOFF_FIRST_S, LiveRanker
-from tests.factories.domains import SteppedClock
+from tests.factories.domains import Domains, SteppedClock
 from tests.factories.worlds import AT
 
 
@@ -54,6 +54,21 @@ class Holder:
             connection.execute(aliases.delete())
             connection.execute(insert(aliases).values(name="live", version=number, moved_at=AT))
         return number
+
+    def forgotten_with(self, number: int) -> None:
+        """Accept the erasure of a recorded pair, and have it forgotten with a version."""
+        domains = Domains(self.database)
+        domains.record(("u1", "a"))
+        erasure = domains.accept(("u1", "a"))
+        settled = {"status": "forgotten", "version_after": number}
+        with self.database.write() as connection:
+            connection.execute(update(erasures).where(erasures.c.id == erasure.id).values(settled))
+
+    def told(self) -> list[tuple[str, int]]:
+        """Events about versions in the audit log."""
+        entry = audit_entries.c
+        wanted = select(entry.event, entry.version).where(entry.version.is_not(None)).order_by(entry.seq)
+        return self.database.query(lambda connection: [tuple(row) for row in connection.execute(wanted)])
 
 
 @pytest.fixture
@@ -189,6 +204,42 @@ def test_another_version_is_tried_at_once_after_a_bad_one(holder: Holder):
         return (await holder.live.follow(holder.point(2))).version
 
     assert run(steps) == 2
+
+
+@pytest.mark.P5
+def test_a_process_that_starts_beside_a_damaged_version_answers_from_another(holder: Holder):
+    """The newest whole one; the worker is told once, however often it is tried."""
+    for version in (1, 2, 3, 4):
+        holder.point(version)
+    holder.loads.bad = {3, 4}
+
+    async def steps() -> list[int]:
+        answered = []
+        for _ in range(3):
+            answered.append((await holder.live.follow(4)).version)
+            holder.clock.step(60)
+        return answered
+
+    assert run(steps) == [2, 2, 2]
+    assert holder.live.status().problem == "version_damaged"
+    assert holder.told() == [("version.damaged", 4)]
+
+
+@pytest.mark.P4
+@pytest.mark.P5
+def test_no_version_that_holds_a_forgotten_pair_answers_for_a_damaged_one(holder: Holder):
+    """What was forgotten with version 2 is in version 1: better no answer."""
+    for version in (1, 2):
+        holder.point(version)
+    holder.forgotten_with(2)
+    holder.loads.bad = {2}
+
+    async def steps() -> None:
+        with pytest.raises(ModelUnavailable):
+            await holder.live.follow(2)
+
+    run(steps)
+    assert holder.loads.asked == [2]
 
 
 def test_without_any_version_the_caller_is_told_to_come_back(holder: Holder):

@@ -14,10 +14,9 @@ from service.unlearning.encoder import InfluenceEncoder, OutdatedEncoder
 from service.unlearning.protocol import ForgetResult
 from service.worker.engine import EncoderMissing, ResolvedBatch, UnlearningEngine
 from service.worker.lease import Fenced
-from service.worker.pipeline import GATE_REFUSED, UNLEARNING_FAILED
+from service.worker.pipeline import UNLEARNING_FAILED
 from tests.factories.workers import N_USERS, PAIRS, Home, engine_of, pipeline_of, waiting
-
-POISON = 7  # a user
+from tests.unit.worker.engines import POISON, Strict, poisonous
 
 
 class Poisoned(UnlearningEngine):
@@ -27,19 +26,6 @@ class Poisoned(UnlearningEngine):
         if bool((plan.batch.edges[0] == POISON).any()):
             raise RuntimeError("arithmetic")
         return super().apply(plan, fine_tune_epochs)
-
-
-class Strict(UnlearningEngine):
-    """The real engine with a gate that refuses what was fine-tuned for less than `needed` epochs, or names user 7."""
-
-    needed = 0
-    asked: list[int]
-
-    def gate(self, plan: ResolvedBatch, result: ForgetResult) -> GateReport:
-        self.asked = [*getattr(self, "asked", []), result.fine_tune_epochs]
-        bad = bool((plan.batch.edges[0] == POISON).any()) or result.fine_tune_epochs < self.needed
-        report = super().gate(plan, result)
-        return GateReport(not bad, report.figures, ("refused by the test",) if bad else ())
 
 
 class Lenient(UnlearningEngine):
@@ -92,8 +78,8 @@ def test_a_version_does_not_depend_on_how_erasures_were_batched(place: Home) -> 
     stepwise = place.store.open("versions", 4, "embeddings.safetensors")
 
     engine = engine_of(place)
-    targets = pipeline.forget_set.targets
-    at_once = engine.embeddings(engine.apply(engine.resolve(type(targets)(), targets), 0))
+    demand = pipeline.ledger.demand
+    at_once = engine.embeddings(engine.apply(engine.plan(type(demand)(), demand), 0))
 
     assert set(stepwise) == set(at_once)
     for name, array in at_once.items():
@@ -268,44 +254,9 @@ def test_a_lone_failure_is_tried_again_before_it_is_set_aside(place: Home) -> No
     assert (held, place.status(erasure_id), failures) == ([], "forgotten", [])
 
 
-def test_what_the_gate_refuses_is_fine_tuned_until_it_passes(place: Home) -> None:
-    """The gate asks for two epochs: one is tried before, three are not."""
-    erasure_id = place.accept(place.learnt[0])
-    engine = engine_of(place, kind=Strict)
-    assert isinstance(engine, Strict)
-    engine.needed = 2
-
-    with pipeline_of(place, engine) as pipeline:
-        pipeline.run(waiting(place))
-
-    gate = place.one(select(tables.versions.c.gate).where(tables.versions.c.version == 2)).gate
-    assert engine.asked == [0, 1, 2]
-    assert gate["fine_tune_epochs"] == 2
-    assert place.status(erasure_id) == "forgotten"
-
-
-@pytest.mark.P5
-def test_what_the_gate_refuses_to_the_end_is_held_back(place: Home) -> None:
-    """The others of its batch are forgotten; the refused one stays suppressed, the last good version serves."""
-    good, bad = place.accept(place.learnt[0]), place.accept(poisonous(place))
-
-    with pipeline_of(place, engine_of(place, kind=Strict)) as pipeline:
-        held = pipeline.run(waiting(place))
-
-    assert held == [(bad, GATE_REFUSED)]
-    assert (place.status(good), place.status(bad)) == ("forgotten", "needs_attention")
-    live = place.alias()
-    assert live is not None
-    assert place.degrees(live)[0][7] == place.degrees(1)[0][7]
-    entry = place.one(
-        select(tables.audit_entries.c.body).where(tables.audit_entries.c.event == "erasure.needs_attention")
-    )
-    assert "refused by the test" in entry.body
-
-
 @pytest.mark.P10
 def test_a_batch_that_the_gate_refuses_as_a_whole_costs_a_bounded_number_of_tries(place: Home) -> None:
-    """When no half passes either, the rest is held together."""
+    """When no half passes either, the rest is put off together, and nothing is fine-tuned on the way."""
     ids = [place.accept(pair) for pair in place.learnt[:16]]
     engine = engine_of(place, kind=Strict)
     assert isinstance(engine, Strict)
@@ -314,8 +265,10 @@ def test_a_batch_that_the_gate_refuses_as_a_whole_costs_a_bounded_number_of_trie
     with pipeline_of(place, engine) as pipeline:
         held = pipeline.run(waiting(place))
 
-    assert sorted(erasure_id for erasure_id, _ in held) == sorted(ids)
-    assert engine.asked.count(0) <= 16
+    assert held == []
+    assert {(place.status(each), place.erasure(each).needs) for each in ids} == {("accepted", "fine_tuning")}
+    assert set(engine.asked) == {0}
+    assert len(engine.asked) <= 16
 
 
 @pytest.mark.P2
@@ -392,11 +345,6 @@ def test_an_encoder_of_another_version_is_not_used(place: Home, monkeypatch: pyt
         pipeline.run(waiting(place))
 
     assert place.status(erasure_id) == "accepted"
-
-
-def poisonous(place: Home) -> tuple[int, int]:
-    """A pair of the poisonous user."""
-    return next(pair for pair in place.learnt if pair[0] == POISON)
 
 
 def during(engine: object, action: Callable[[], object]) -> None:
