@@ -111,7 +111,7 @@ def forgotten() -> dict[str, Any]:
 
 def _forget_one(call: Caller, pair: Pair) -> dict[str, Any]:
     started = time.perf_counter()
-    accepted = call("DELETE", _erasure_path(pair))
+    accepted = call("DELETE", erasure_path(pair))
     answered = time.perf_counter()
     state: dict[str, Any] = accepted
     while state["status"] == "accepted" and time.perf_counter() - started < FORGOTTEN_WITHIN_S:
@@ -150,7 +150,7 @@ def accept() -> dict[str, Any]:
         size = scale().accepted_a_round
         pairs = known_pairs(size * (scale().rounds + 1), seed=12)
         with fresh_home() as home, api_alone(_with_rows(home)) as service:
-            erase = [request("DELETE", _erasure_path(pair), home.token) for pair in pairs]
+            erase = [request("DELETE", erasure_path(pair), home.token) for pair in pairs]
             insert = [request("DELETE", _row_path("rows", pair), home.token) for pair in pairs]
             lean = [request("DELETE", _row_path("rows-lean", pair), home.token) for pair in pairs]
 
@@ -219,7 +219,7 @@ def rss() -> dict[str, Any]:
             load.run(service.address, Plan(asked))
             memory["api_answered"] = _memory(service.api)
             batch = pairs[: size.batch_for_memory]
-            load.run(service.address, Plan([request("DELETE", _erasure_path(pair), home.token) for pair in batch]))
+            load.run(service.address, Plan([request("DELETE", erasure_path(pair), home.token) for pair in batch]))
             _all_settled(call)
             memory["worker_batch"] = _memory(service.worker)
             named = [{"user_id": user, "item_id": item} for user, item in pairs[size.batch_for_memory :]]
@@ -271,7 +271,8 @@ def _quantile(values: Sequence[float], percent: int) -> float:
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1]
 
 
-def _erasure_path(pair: Pair) -> str:
+def erasure_path(pair: Pair) -> str:
+    """The path of the DELETE of one interaction."""
     user, item = (quote(id, safe="") for id in pair)
     return f"/v1/users/{user}/interactions/{item}"
 

@@ -20,6 +20,7 @@ from service.unlearning.state import TrainedState
 
 RANKED_USERS = 1_000
 DRIFT_PAIRS = 20_000
+NEGATIVE_PAIRS = 10_000  # give the mean of a probability to half a hundredth; more would be most of the gate's time
 MIN_REACH = 0.02  # standard deviations: a base that has learnt next to nothing of its pairs is no measure
 RANKED_PAIRS = 1_000  # bounds the score matrix of the ranks
 MAX_SLACK = 0.5
@@ -84,8 +85,10 @@ class Gate:
         users = users[held_out.user_degree[users] > 0][:RANKED_USERS]
         self._ranked = InteractionGraph(graph.n_users, graph.n_items, held_out.edges_of_users(users))
         self._base_quality = ranking_quality(state.readout, graph, self._ranked)
-        self._probe = MembershipProbe.of(graph, graph.edges[:, :0], state.validation, seed)
-        learnt = self._scores(state.readout, self._sample) - self.calibration.targets(state, self._sample)
+        probe = MembershipProbe.of(graph, graph.edges[:, :0], state.validation, seed)
+        self._negatives = probe.negatives[:, :NEGATIVE_PAIRS]
+        self._before = self._scores(state.readout, self._sample)
+        learnt = self._before - self.calibration.targets(state, self._sample)
         self._reach = max(float(learnt.mean()) / self.calibration.spread, MIN_REACH)
 
     def check(
@@ -145,10 +148,10 @@ class Gate:
         }
 
     def _drift(self, result: ForgetResult) -> dict[str, float]:
-        kept = self._sample[:, result.graph.contains(self._sample)]
-        if not kept.shape[1]:
+        remains = result.graph.contains(self._sample)
+        if not bool(remains.any()):
             return {"drift": 0.0}
-        change = self._scores(result.readout, kept) - self._scores(self.state.readout, kept)
+        change = self._scores(result.readout, self._sample[:, remains]) - self._before[remains]
         return {"drift": float(change.abs().mean()) / self.calibration.spread}
 
     def _batch(self, batch: UnlearningRequest, result: ForgetResult) -> dict[str, float]:
@@ -158,7 +161,7 @@ class Gate:
         heldout = self.state.validation[:, self.calibration.matched(self.state, batch.edges)]
         if not heldout.shape[1]:
             heldout = self.state.validation
-        probe = MembershipProbe(self.state.graph.n_users, batch.edges.long(), heldout.long(), self._probe.negatives)
+        probe = MembershipProbe(self.state.graph.n_users, batch.edges.long(), heldout.long(), self._negatives)
         figures |= asdict(probe.measure(result.readout, self.state.readout))
         figures |= self._modes(batch, result)
         for mode in MODES:

@@ -1,10 +1,12 @@
 """The live version's file is damaged and the API starts anew: real processes, with a worker and without one."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,6 +20,7 @@ from tests.faults.worker_processes import WorkerProcesses, environment_of, stopp
 from tests.unit.worker.waiting import eventually
 
 COMMAND = [sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app", "--log-level", "critical"]
+START_S = 60.0
 PATH = f"/v1/users/{user(1)}/recommendations?n=3"
 
 
@@ -34,21 +37,20 @@ def api(place: Home) -> Iterator[httpx.Client]:
         process = subprocess.Popen([*COMMAND, "--uds", str(path)], env=environment, stdout=log, stderr=log)
     headers = {"Authorization": f"Bearer {key.token}"}
     try:
+        eventually(lambda: listens(path, process), START_S)
         transport = httpx.HTTPTransport(uds=str(path))
         with httpx.Client(transport=transport, base_url="http://api", headers=headers, timeout=30) as client:
-            eventually(lambda: path.exists() and alive(client))
             yield client
     finally:
         process.kill()
         process.wait()
 
 
-def alive(client: httpx.Client) -> bool:
-    """Whether the process answers."""
-    try:
-        return client.get("/livez").is_success
-    except httpx.TransportError:
-        return False
+def listens(path: Path, process: subprocess.Popen[bytes]) -> bool:
+    """Whether somebody listens at a socket; fails where the process has ended."""
+    assert process.poll() is None, "The API ended before it answered."
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def answered_by(client: httpx.Client) -> int | None:

@@ -78,8 +78,8 @@ def test_a_version_does_not_depend_on_how_erasures_were_batched(place: Home) -> 
     stepwise = place.store.open("versions", 4, "embeddings.safetensors")
 
     engine = engine_of(place)
-    demand = pipeline.ledger.demand
-    at_once = engine.embeddings(engine.apply(engine.plan(type(demand)(), demand), 0))
+    targets = pipeline.forget_set.targets
+    at_once = engine.embeddings(engine.apply(engine.resolve(type(targets)(), targets), 0))
 
     assert set(stepwise) == set(at_once)
     for name, array in at_once.items():
