@@ -101,7 +101,11 @@ class ErasureState(ErasureSummary):
     version_after: int | None = Field(description="The first version without it.", examples=[42])
     batch_id: int | None = Field(description="The batch that took it.", examples=[7])
     attempts: int = Field(description="Tries of the unlearning step that did not come back.", examples=[0])
-    needs: str | None = Field(description="Why it needs attention: the code of a problem.", examples=[None])
+    needs: str | None = Field(
+        description="Why it needs attention: the code of a problem. Of an accepted one `fine_tuning`: the gate refused "
+        "what the encoder alone gave; others go first.",
+        examples=[None],
+    )
     waiting_for: WaitingFor | None = Field(description="What it waits for; null once it waits no more.")
     forgotten_at: datetime | None
     erased_at: datetime | None

@@ -36,6 +36,9 @@ unlearn_gate_figure = Gauge("expunge_unlearn_gate_figure", "Figures of the lates
 unlearn_gate_total = Counter("expunge_unlearn_gate_total", "Gate checks by outcome.", ("outcome",))
 fine_tune_epochs_total = Counter("expunge_fine_tune_epochs_total", "Epochs of fine-tuning that the gate asked for.")
 worker_batches_total = Counter("expunge_worker_batches_total", "Batches of the worker by outcome.", ("outcome",))
+erasures_fine_tuning = Gauge(
+    "expunge_erasures_fine_tuning", "Erasures that wait for fine-tuning, counted up to EXPUNGE_BATCH_MAX."
+)
 worker_lease_held = Gauge("expunge_worker_lease_held", "Whether this worker holds the lease (1) or stands by (0).")
 recommend_suppressed_filtered_total = Counter(
     "expunge_recommend_suppressed_filtered_total", "Items kept out of answers because they are suppressed."

@@ -124,7 +124,7 @@ erasures = Table(
     Column("version_after", BigInteger),
     Column("batch_id", BigInteger, ForeignKey("batches.id")),
     Column("attempts", Integer, nullable=False, default=0, server_default="0"),
-    Column("needs", String(64)),  # problem code while status is needs_attention
+    Column("needs", String(64)),  # problem code while status is needs_attention; fine_tuning while accepted
     Column("stages", JSON, nullable=False, default=dict, server_default="{}"),  # stage -> {at, seconds}
     Column("key_id", String(36), nullable=False),  # the API key that asked
     CheckConstraint("status IN ('accepted','forgotten','erased','cancelled','needs_attention')", name="status"),

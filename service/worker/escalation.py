@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import structlog
+from sqlalchemy import Connection
+
 from service.erasures.problems import GateRefused, UnlearningCrashed
+from service.platform import metrics
 from service.worker.repository import queue
 from service.worker.repository.queue import QueuedErasure
 from service.worker.settlement import BatchChanged
@@ -23,6 +27,9 @@ REST = 3.0  # after a try, others have the worker for three times as long: a qua
 PATIENCE = 10.0  # while others wait without a break, for ten times as long
 FIRST_TRY_S = 1.0  # what a try is taken to last before the first one
 SPLITS_MAX = 16  # bounds the tries for one group: a refusal may be about the sum of all that was forgotten
+
+
+log = structlog.get_logger()
 
 
 @dataclass
@@ -47,6 +54,32 @@ class Escalation:
         """Say that other erasures came since the last try: the next one is to leave them their time."""
         self._disturbed = True
 
+    def set_aside(self, part: tuple[QueuedErasure, ...], error: Unlearnable) -> list[tuple[str, str]]:
+        """Put off what fine-tuning may help; hold back what it cannot, or did not when it was asked for before.
+
+        Returns:
+            (erasure id, problem code) of those held back.
+        """
+        pipeline = self._pipeline
+        most = pipeline.dependencies.settings.fine_tune_max_epochs
+        if error.code != GateRefused.code or error.facts["epochs"] >= most:
+            return pipeline.hold(part, error)
+        facts, ids = pipeline.made_with, [erasure.id for erasure in part]
+        known = pipeline.dependencies.database.query(
+            lambda connection: {each for each in ids if queue.refused_before(connection, each, facts)}
+        )
+        rest = [each for each in ids if each not in known]
+
+        def unit(connection: Connection) -> None:
+            pipeline.dependencies.lease.confirm(connection)
+            queue.mark_put_off(connection, rest)
+
+        if rest:
+            pipeline.dependencies.database.transact(unit)
+            metrics.worker_batches_total.labels("put_off").inc()
+            log.info("batch.put_off", erasures=rest)
+        return pipeline.hold(tuple(each for each in part if each.id in known), error) if known else []
+
     def turn(self) -> list[tuple[str, str]] | None:
         """One try, where there is something to try and it is time for it.
 
@@ -60,6 +93,7 @@ class Escalation:
         waiting, others = self._pipeline.dependencies.database.query(
             lambda connection: (queue.put_off(connection, limit), bool(queue.waiting(connection, 1)))
         )
+        metrics.erasures_fine_tuning.set(len(waiting))
         if not waiting or not self._is_due(others=others):
             return None
         group, batch = self._next(waiting)

@@ -143,7 +143,7 @@ class Pipeline:
             except Unlearnable as error:
                 refusals_left -= error.code == GATE_REFUSED
                 if len(part) == 1 or refusals_left < 0:
-                    held += self._set_aside(part, error)
+                    held += self.escalation.set_aside(part, error)
                 else:
                     parts += [part[len(part) // 2 :], part[: len(part) // 2]]
             parts = [each for each in parts if each]
@@ -151,35 +151,15 @@ class Pipeline:
             self.escalation.disturbed()
         return held
 
-    def _set_aside(self, part: Batch, error: Unlearnable) -> list[tuple[str, str]]:
-        """Put off what fine-tuning may help; hold back what it cannot, or did not when it was asked for before."""
-        most = self.dependencies.settings.fine_tune_max_epochs
-        if error.code != GATE_REFUSED or error.facts["epochs"] >= most:
-            return self.hold(part, error)
-        facts, ids = self._made_with(), [erasure.id for erasure in part]
-        known = self.dependencies.database.query(
-            lambda connection: {each for each in ids if queue.refused_before(connection, each, facts)}
-        )
-        rest = [each for each in ids if each not in known]
-
-        def unit(connection: Connection) -> None:
-            self.dependencies.lease.confirm(connection)
-            queue.mark_put_off(connection, rest)
-
-        if rest:
-            self.dependencies.database.transact(unit)
-            metrics.worker_batches_total.labels("put_off").inc()
-            log.info("batch.put_off", erasures=rest)
-        return self.hold(tuple(each for each in part if each.id in known), error) if known else []
-
-    def _made_with(self) -> dict[str, Any]:
+    @property
+    def made_with(self) -> dict[str, Any]:
         """What a refusal holds for: with another base or other encoders it is another question."""
         engine = self.engine
         return {} if engine is None else {"base": engine.base, "encoders": dict(engine.encoders)}
 
     def hold(self, part: Batch, error: Unlearnable) -> list[tuple[str, str]]:
         """Hold erasures back: they need attention, stay suppressed, and the version at hand goes on serving."""
-        reason = AuditEvent("erasure.needs_attention", {"code": error.code, **self._made_with(), **error.facts})
+        reason = AuditEvent("erasure.needs_attention", {"code": error.code, **self.made_with, **error.facts})
         run = self._claim(part, lineage.LineageState(None, None), StageTimer(self.dependencies.clock, part))
         self.dependencies.database.transact(
             lambda connection: hold(
@@ -195,12 +175,10 @@ class Pipeline:
 
         Args:
             part: the erasures; a lone one in which the unlearning fails is tried again a few times.
-            epochs: of fine-tuning. Default none; up to the most that is allowed where nothing can settle before: the
-                base changes, or the live version is made again.
+            epochs: of fine-tuning. Default none, or as many as it takes where the base changes or live is made again.
 
         Raises:
-            Unlearnable: the unlearning failed or the gate refused; besides what `run` raises.
-            BatchChanged: one of the erasures is accepted no more.
+            Unlearnable, BatchChanged: it failed or was refused; one is accepted no more. Besides what `run` raises.
         """
         tries = self.dependencies.settings.max_attempts if len(part) == 1 else 1
         for attempt in range(1, tries + 1):
