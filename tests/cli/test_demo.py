@@ -36,7 +36,7 @@ from service.cli.demo.report import (
 from service.cli.demo.run import PRETRAINING, DemoRun
 from service.cli.failures import Refusal
 from service.cli.terminal import make_console
-from service.evaluation.way import Estimate
+from service.evaluation.retraining_share import Estimate
 from service.recommender.defaults import default_training
 from tests.cli.conftest import WAIT_S, Run
 
@@ -73,7 +73,7 @@ def test_the_story_is_told_and_measured(
     monkeypatch.setenv("EXPUNGE_TORCH_THREADS", "1")
     file = tmp_path / "demo.json"
 
-    DemoRun(DemoOptions(data=small_folder, json_file=file), QUICK_TRAINING, QUICK_PRETRAINING).tell()
+    DemoRun(DemoOptions(data=small_folder, json_file=file), QUICK_TRAINING, QUICK_PRETRAINING).run()
 
     told, document = capsys.readouterr().out, json.loads(file.read_text())
     assert re.findall(r"^(\d+)\. ", told, re.MULTILINE) == [str(act) for act in range(1, 12)]

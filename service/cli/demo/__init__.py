@@ -64,4 +64,4 @@ def demo(
         json_file=json_file,
         left_aside=aside,
     )
-    DemoRun(plan).tell()
+    DemoRun(plan).run()

@@ -1,4 +1,4 @@
-"""What the story erases: a group of a real user's items that can be recognised, and then a random share of all."""
+"""What is erased: a group of a real user's items that can be recognised, and then a random share of all."""
 
 from __future__ import annotations
 

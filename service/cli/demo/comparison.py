@@ -1,4 +1,4 @@
-"""The acts that compare with retraining: is it gone, and whose list changed."""
+"""The steps that compare with retraining: is it gone, and whose list changed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ForgottenErasure:
 
 
 @dataclass(frozen=True)
-class ComparisonActs:
+class RetrainingComparison:
     """Tells them.
 
     Args:
@@ -49,7 +49,7 @@ class ComparisonActs:
     titles: Mapping[str, str]
     until: float
 
-    def tell(self, home: Home, one: ForgottenErasure, many: ForgottenErasure) -> tuple[Comparison, ManyFacts]:
+    def run(self, home: Home, one: ForgottenErasure, many: ForgottenErasure) -> tuple[Comparison, ManyFacts]:
         """Acts 8 and 9: retrain, measure, explain."""
         evaluator = self.evaluator
         self.show.section("8. Is it gone from the model? Ask one that never saw it")

@@ -1,4 +1,4 @@
-"""What the story plays on: a home of its own, and the real service as processes of their own."""
+"""Where the demonstration runs: a home of its own, and the real service as processes of their own."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def left_aside() -> tuple[str, ...]:
 
 @contextmanager
 def demo_home(plan: DemoOptions) -> Iterator[Path]:
-    """The home of the story: the one named, which must be new, or a temporary one that is gone at the end.
+    """The home of the demonstration: the one named, which must be new, or a temporary one that is gone at the end.
 
     Raises:
         Refusal: the home that was named is in use.

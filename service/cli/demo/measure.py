@@ -1,4 +1,4 @@
-"""The figures of the story: one ruler for the model before, after, and trained anew."""
+"""The figures of the demonstration: one evaluator for the model before, after, and trained anew."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model_store import ModelStore
 from service.cli.context import Home
 from service.cli.demo.report import ErasureFacts, ListFacts, ManyFacts, MembershipFacts, Quality
 from service.evaluation.membership import MembershipProbe
-from service.evaluation.way import Estimate, auc_estimate, placements, share_of_way
+from service.evaluation.retraining_share import Estimate, auc_estimate, placements, retraining_share
 from service.interactions.service import item_keys, user_keys
 from service.recommender.dataset import Dataset
 from service.recommender.graph import InteractionGraph
@@ -96,8 +96,8 @@ class DemoEvaluator:
         return result.readout, result.seconds["train"]
 
 
-def make_ruler(home: Home, dataset: Dataset, version: int) -> DemoEvaluator:
-    """The ruler for a base of this data set, as long as the ids of the data set are on record."""
+def make_evaluator(home: Home, dataset: Dataset, version: int) -> DemoEvaluator:
+    """The evaluator of a base of this data set, as long as the ids of the data set are on record."""
     base = load_base(home.store, version)
     with home.database.read() as connection:
         user_of = user_keys(connection, home.identity, dataset.users.ids)
@@ -188,7 +188,7 @@ def _shares(values: Mapping[str, Tensor]) -> dict[str, Estimate]:
     """Of the way from before to the mean of what was retrained."""
     retrained = [each for name, each in values.items() if name.startswith("retrain")]
     goal = torch.stack(retrained).mean(dim=0)
-    return {name: share_of_way(values["before"], each, goal) for name, each in values.items()}
+    return {name: retraining_share(values["before"], each, goal) for name, each in values.items()}
 
 
 def _list_facts(evaluator: DemoEvaluator, readouts: Mapping[str, Tensor], pairs: Rows, n: int = 10) -> ListFacts:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from service.cli.demo.report import DemoReport, ManyFacts, Quality
 from service.cli.terminal import PLAIN_WIDTH, duration, short
-from service.evaluation.way import Estimate
+from service.evaluation.retraining_share import Estimate
 
 TITLE_WIDTH, TITLE_ROOM = 52, 26
 """Widest title, and the columns that a line with one needs beside it."""

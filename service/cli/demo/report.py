@@ -1,11 +1,11 @@
-"""What the story measured: the document that `--json` writes, key by key."""
+"""What the demonstration measured: the document that `--json` writes, key by key."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from service.evaluation.way import Estimate
+from service.evaluation.retraining_share import Estimate
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The story, act by act. Everything it tells is measured while it is told; the service is reached over REST only."""
+"""The demonstration, step by step. All that it says is measured in this run; the service is reached over REST only."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from service.cli.client import ServiceClient
 from service.cli.context import Home, open_home
 from service.cli.demo.choice import Choice, choose, draw
-from service.cli.demo.comparison import SHOWN, ComparisonActs, ForgottenErasure
+from service.cli.demo.comparison import SHOWN, ForgottenErasure, RetrainingComparison
 from service.cli.demo.environment import DemoOptions, RunningService, demo_home
-from service.cli.demo.measure import DemoEvaluator, make_ruler
+from service.cli.demo.measure import DemoEvaluator, make_evaluator
 from service.cli.demo.printing import WIDEST, DemoPrinter
 from service.cli.demo.report import (
     DatasetFacts,
@@ -38,14 +38,14 @@ from service.recommender.defaults import default_training
 from service.recommender.training import TrainingConfig
 from service.settings import load_settings
 from service.unlearning.pretraining import PretrainingConfig
-from service.worker import training as workshop
 from service.worker.encoders import pretrain
+from service.worker.training import BaseConfig, train_base
 
 COMPARED = 100
 FORGOTTEN_WITHIN_S = 120.0
 POLL_S = 0.02
 SECOND_RETRAINING_S = 105.0
-"""A second retraining is done where it ends within so many seconds: the story is to be told in two minutes."""
+"""A second retraining is done where it ends within so many seconds: the demonstration is to end within two minutes."""
 
 Item = Mapping[str, Any]
 
@@ -54,7 +54,7 @@ PRETRAINING = PretrainingConfig(mode="forget")
 
 @dataclass(frozen=True)
 class DemoBase:
-    """What training gave, and the ruler for its base."""
+    """What training gave, and the evaluator of its base."""
 
     train: TrainFacts
     pretrain: PretrainFacts
@@ -82,7 +82,7 @@ class WaitResult:
 
 
 class DemoRun:
-    """Tells the whole story on standard output (on standard error where the JSON goes there).
+    """Runs the demonstration and prints it on standard output (on standard error where the JSON goes there).
 
     Args:
         plan: what was asked for.
@@ -102,20 +102,20 @@ class DemoRun:
         self.titles: Mapping[str, str] = {}
         self.started = time.monotonic()
 
-    def tell(self) -> DemoReport:
-        """All acts; the service is ended at the end unless it is to be kept."""
+    def run(self) -> DemoReport:
+        """All steps; the service is ended at the end unless it is to be kept."""
         self.started = time.monotonic()
         if self.plan.left_aside:
             names = ", ".join(self.plan.left_aside)
             self.show.say(f"Left aside, for the demonstration has a home of its own: {names}.")
         with demo_home(self.plan) as folder, open_home(load_settings(home=folder), upgrade=True) as home:
-            outcome = self._acts(home)
+            outcome = self._steps(home)
         if self.plan.json_file is not None:
             write_json(self.plan.json_file, outcome.document())
         self.show.say(f"Told in {duration(time.monotonic() - self.started)}; every figure was measured in this run.")
         return outcome
 
-    def _acts(self, home: Home) -> DemoReport:
+    def _steps(self, home: Home) -> DemoReport:
         dataset = self._data()
         learnt = self._learn(home, dataset)
         at, scopes = SystemClock().now(), frozenset({auth.Scope.ADMIN})
@@ -153,13 +153,13 @@ class DemoRun:
         with self.terminal.step("Recording", "interactions") as progress:
             import_dataset(home.database, home.identity, dataset, progress)
         training = self.training or default_training(len(dataset.train))
-        recipe = workshop.BaseConfig(LightGCN(), training)
+        config = BaseConfig(LightGCN(), training)
         parts = (home.database, home.store, home.settings)
         if self.training is None:
             self.show.say(f"LightGCN, {default_told(training.embedding_size, len(dataset.train))}")
         with self.terminal.step("Training", "epochs", training.epochs) as progress:
-            base = workshop.train_base(*parts, recipe, epochs_told(progress))
-        evaluator = make_ruler(home, dataset, base.version)
+            base = train_base(*parts, config, epochs_told(progress))
+        evaluator = make_evaluator(home, dataset, base.version)
         quality = evaluator.quality(evaluator.base.state.readout)
         self.show.say(
             f"Recall@20 {quality.recall_at_20:.4f}, NDCG@20 {quality.ndcg_at_20:.4f} on the held-out part. This is "
@@ -190,8 +190,10 @@ class DemoRun:
         before = self._recommended(client, subject)
         one = self._erase(client, subject, before)
         many = self._erase_many(client, base.evaluator, subject)
-        acts = ComparisonActs(self.terminal, self.show, base.evaluator, self.titles, self.started + SECOND_RETRAINING_S)
-        comparison, facts = acts.tell(home, one, many)
+        comparison_run = RetrainingComparison(
+            self.terminal, self.show, base.evaluator, self.titles, self.started + SECOND_RETRAINING_S
+        )
+        comparison, facts = comparison_run.run(home, one, many)
         self._audit(client, one.facts, many.facts)
         sizes = (len(dataset.users), len(dataset.items), len(dataset.train), len(dataset.test))
         report = DemoReport(DatasetFacts(dataset.name, *sizes), base.train, base.pretrain, one.facts, comparison, facts)
@@ -199,39 +201,39 @@ class DemoRun:
         self.show.summary(report)
         return report
 
-    def _recommended(self, client: ServiceClient, cast: DemoSubject) -> list[Item]:
-        self.show.section(f"4. Ten recommendations for user {cast.user_id}")
-        answer = client.recommendations(cast.user_id, COMPARED)
+    def _recommended(self, client: ServiceClient, subject: DemoSubject) -> list[Item]:
+        self.show.section(f"4. Ten recommendations for user {subject.user_id}")
+        answer = client.recommendations(subject.user_id, COMPARED)
         self.show.titles(answer["items"][:SHOWN], f"Version {answer['model_version']} recommends")
         return list(answer["items"])
 
-    def _erase(self, client: ServiceClient, cast: DemoSubject, before: Sequence[Item]) -> ForgottenErasure:
-        known = client.interactions(cast.user_id)
-        n_erased = len(cast.item_ids)
-        self.show.section(f"5. User {cast.user_id} wants {n_erased} of {len(known)} interactions erased")
+    def _erase(self, client: ServiceClient, subject: DemoSubject, before: Sequence[Item]) -> ForgottenErasure:
+        known = client.interactions(subject.user_id)
+        n_erased = len(subject.item_ids)
+        self.show.section(f"5. User {subject.user_id} wants {n_erased} of {len(known)} interactions erased")
         titles = {each["item_id"]: each.get("title") or each["item_id"] for each in known}
-        for item_id in cast.item_ids:
+        for item_id in subject.item_ids:
             self.show.say(f"   - {titles.get(item_id, item_id)}")
-        ranks = self._ranks(client, cast)
-        pairs = [{"user_id": cast.user_id, "item_id": item_id} for item_id in cast.item_ids]
+        ranks = self._ranks(client, subject)
+        pairs = [{"user_id": subject.user_id, "item_id": item_id} for item_id in subject.item_ids]
         started = time.perf_counter()
         accepted = client.erase({"interactions": pairs, "mode": "forget"})
         accept_s = time.perf_counter() - started
-        n_left = len(client.interactions(cast.user_id))
+        n_left = len(client.interactions(subject.user_id))
         hidden_s = time.perf_counter() - started
         self.show.say(
             f"POST /v1/erasures: accepted after {duration(accept_s)}. In that one transaction it was stored, hidden "
             f"and written to the log; {accepted['matched']} of {accepted['requested']} were on record."
         )
-        ranks_now = self._ranks(client, cast)
-        waited = self._await(client, cast.user_id, accepted["id"], started)
+        ranks_now = self._ranks(client, subject)
+        waited = self._await(client, subject.user_id, accepted["id"], started)
         self.show.say(
             f"Hidden at once: the next read, done {duration(hidden_s)} after the call began, shows {n_left} "
             f"interactions. Asked without leaving out what was seen, the first {COMPARED} held {len(ranks)} of the "
             f"{n_erased}{_listed(ranks)}; right after the call {len(ranks_now) or 'none'}."
         )
-        self._forgotten(client, cast, waited, before)
-        rows = np.stack((np.full(n_erased, cast.user), cast.items))
+        self._forgotten(client, subject, waited, before)
+        rows = np.stack((np.full(n_erased, subject.user), subject.items))
         return ForgottenErasure(_facts(accepted, accept_s, waited), rows)
 
     def _erase_many(self, client: ServiceClient, evaluator: DemoEvaluator, chosen: DemoSubject) -> ForgottenErasure:
@@ -252,10 +254,10 @@ class DemoRun:
         )
         return ForgottenErasure(_facts(accepted, accept_s, waited), pairs)
 
-    def _ranks(self, client: ServiceClient, cast: DemoSubject) -> list[int]:
+    def _ranks(self, client: ServiceClient, subject: DemoSubject) -> list[int]:
         """Ranks of the items in question where nothing seen is left out."""
-        answer = client.recommendations(cast.user_id, COMPARED, exclude_seen=False)
-        return [item["rank"] for item in answer["items"] if item["item_id"] in cast.item_ids]
+        answer = client.recommendations(subject.user_id, COMPARED, exclude_seen=False)
+        return [item["rank"] for item in answer["items"] if item["item_id"] in subject.item_ids]
 
     def _await(self, client: ServiceClient, user_id: str, erasure_id: str, started: float) -> WaitResult:
         """Ask until the model has forgotten it, and for recommendations all the while."""
@@ -276,7 +278,9 @@ class DemoRun:
         msg = f"The erasure was hidden but not forgotten within {FORGOTTEN_WITHIN_S:g} s."
         raise Refusal(msg)
 
-    def _forgotten(self, client: ServiceClient, cast: DemoSubject, waited: WaitResult, before: Sequence[Item]) -> None:
+    def _forgotten(
+        self, client: ServiceClient, subject: DemoSubject, waited: WaitResult, before: Sequence[Item]
+    ) -> None:
         state = waited.state
         self.show.section(f"6. Forgotten by the model after {duration(waited.seconds)}")
         self.show.say(
@@ -288,7 +292,7 @@ class DemoRun:
             "The gate is what a version must pass before it may serve: what was erased has to score as if it had never "
             "been learnt, neither higher nor far lower, and all the rest must be as good as before."
         )
-        after = client.recommendations(cast.user_id, COMPARED)["items"]
+        after = client.recommendations(subject.user_id, COMPARED)["items"]
         self.show.moves(before, after, SHOWN)
 
     def _audit(self, client: ServiceClient, *erasures: ErasureFacts) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from service.evaluation.way import auc_estimate, placements, share_of_way
+from service.evaluation.retraining_share import auc_estimate, placements, retraining_share
 from service.unlearning.ranks import auc
 
 
@@ -39,7 +39,7 @@ def test_the_share_of_the_way() -> None:
     way = 1 + 0.1 * torch.randn(500, generator=random).double()
 
     for share in (0.0, 0.75, 1.0, 1.5):
-        measured = share_of_way(before, before - share * way, before - way)
+        measured = retraining_share(before, before - share * way, before - way)
 
         assert measured.value == pytest.approx(share)
         assert measured.error == pytest.approx(0, abs=1e-9)
@@ -52,7 +52,7 @@ def test_the_error_of_the_share_is_how_much_samples_differ() -> None:
     for _ in range(1_000):
         before = 100 * torch.randn(100, generator=random).double()
         after = before - 0.5 + 0.3 * torch.randn(100, generator=random).double()
-        samples.append(share_of_way(before, after, before - 1 + 0.3 * torch.randn(100, generator=random).double()))
+        samples.append(retraining_share(before, after, before - 1 + 0.3 * torch.randn(100, generator=random).double()))
 
     spread = torch.tensor([sample.value for sample in samples]).std()
 
@@ -65,4 +65,4 @@ def test_a_way_that_chance_makes_tells_nothing(n_pairs: int) -> None:
     random = torch.Generator().manual_seed(0)
     before, retrained = torch.randn(2, n_pairs, generator=random).double()
 
-    assert math.isnan(share_of_way(before, before - 1, retrained).value)
+    assert math.isnan(retraining_share(before, before - 1, retrained).value)

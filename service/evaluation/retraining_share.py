@@ -34,7 +34,7 @@ def auc_estimate(erased: Tensor, heldout: Tensor) -> Estimate:
     return Estimate(float(own.mean()), math.sqrt(_variance_of_mean(own) + _variance_of_mean(other)))
 
 
-def share_of_way(before: Tensor, after: Tensor, retrained: Tensor) -> Estimate:
+def retraining_share(before: Tensor, after: Tensor, retrained: Tensor) -> Estimate:
     """Share of the way from the mean before to the retrained mean that the mean after has gone: 0 none, 1 all, 2 twice.
 
     All three are values of the same erased pairs, (m,) float64 scores or `placements`, so that what is common to them
