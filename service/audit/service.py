@@ -84,12 +84,13 @@ async def page(
     services: Services, cursor: str | None, limit: int, erasure_id: str | None
 ) -> tuple[list[AuditRow], str | None]:
     """A page of entries, the oldest first, and the cursor of the next one, None at the end."""
-    after = 0 if cursor is None else read_cursor(services.identity, LISTING, cursor)
+    listing = f"{LISTING} {erasure_id}"
+    after = 0 if cursor is None else read_cursor(services.identity, listing, cursor)
     rows = await services.database.run_read(
         lambda connection: repository.page(connection, after, limit + 1, erasure_id)
     )
     more = len(rows) > limit
-    return rows[:limit], write_cursor(services.identity, LISTING, rows[limit - 1].seq) if more else None
+    return rows[:limit], write_cursor(services.identity, listing, rows[limit - 1].seq) if more else None
 
 
 def _row(seq: int, entry: AuditEvent, at: datetime) -> dict[str, Any]:

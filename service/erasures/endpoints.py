@@ -31,7 +31,7 @@ from service.erasures.schemas import (
 from service.erasures.targets import Subjects
 from service.erasures.views import PATH, accepted_body, path_of, preview_body, reached_body, state_body
 from service.platform.auth import Principal, Scope, require
-from service.platform.dependencies import Eraser, ServicesDep, services_of
+from service.platform.dependencies import Eraser, ErasureReader, ServicesDep, services_of
 from service.platform.problem import (
     InvalidCursor,
     InvalidRequest,
@@ -145,9 +145,12 @@ async def preview_erasure(services: ServicesDep, eraser: Eraser, body: ErasureRe
     response_model=ErasureState,
     responses=problems(*_ALWAYS, ErasureNotFound),
 )
-async def get_erasure(services: ServicesDep, _eraser: Eraser, erasure_id: ErasureId) -> Response:
-    """How far an erasure is: each stage's time, versions, what the gate measured, and what it waits for."""
-    erasure = await service.get(services, erasure_id)
+async def get_erasure(services: ServicesDep, reader: ErasureReader, erasure_id: ErasureId) -> Response:
+    """How far an erasure is: each stage's time, versions, what the gate measured, and what it waits for.
+
+    A key is shown what it asked for itself; scopes `officer` and `admin` are shown everybody's.
+    """
+    erasure = await service.get(services, erasure_id, reader.sees_only)
     waits = await service.waits(services, [erasure])
     return _json(state_body(erasure, waits.get(erasure.id)))
 
@@ -160,13 +163,13 @@ async def get_erasure(services: ServicesDep, _eraser: Eraser, erasure_id: Erasur
 )
 async def list_erasures(
     services: ServicesDep,
-    _eraser: Eraser,
+    reader: ErasureReader,
     status: Annotated[Status | None, Query(description="Only erasures of this status.")] = None,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500, description="Most erasures of one page.")] = 50,
 ) -> Response:
-    """Erasures, the newest first."""
-    found, following = await service.page(services, status, cursor, limit)
+    """The erasures that this key asked for, the newest first; with scope `officer` or `admin` those of all keys."""
+    found, following = await service.page(services, status, cursor, limit, reader.sees_only)
     waits = await service.waits(services, found)
     bodies = [state_body(erasure, waits.get(erasure.id)) for erasure in found]
     return _json({"erasures": bodies, "next": _next(following, status, limit)})
@@ -178,9 +181,12 @@ async def list_erasures(
     response_model=ErasureState,
     responses=problems(*_ALWAYS, ErasureNotFound, NotCancellable),
 )
-async def cancel_erasure(services: ServicesDep, _eraser: Eraser, erasure_id: ErasureId) -> Response:
-    """Cancel an erasure that is only accepted: what it alone had hidden is shown again."""
-    return _json(state_body(await service.cancel(services, erasure_id)))
+async def cancel_erasure(services: ServicesDep, eraser: Eraser, erasure_id: ErasureId) -> Response:
+    """Cancel an erasure that is only accepted: what it alone had hidden is shown again.
+
+    Only the key that asked for it does so, or one with scope `admin`.
+    """
+    return _json(state_body(await service.cancel(services, erasure_id, eraser.cancels_only)))
 
 
 def _subjects(body: ErasureRequest) -> Subjects:

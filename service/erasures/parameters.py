@@ -29,7 +29,7 @@ class ErasureQuery(BaseModel):
     """The query of the DELETE calls."""
 
     mode: Mode = Field(Mode.FORGET, description="`dislike` where the live model offers it.")
-    reason: Reason | None = Field(None, description="Kept with the erasure, never in the audit log.")
+    reason: Reason | None = Field(None, description="Kept until it is forgotten or cancelled; never in a log.")
 
 
 class ErasureHeaders(BaseModel):

@@ -15,6 +15,7 @@ from service.erasures.targets import EVERY, Target, TargetKind
 from service.platform.prepared_statements import PreparedStatement
 from service.platform.tables import (
     aliases,
+    batches,
     erasure_targets,
     erasures,
     idempotency,
@@ -55,7 +56,7 @@ class Erasure:
     stages: Mapping[str, Any]
     key_id: str
     gate: Mapping[str, Any] | None = None
-    """What the gate measured of `version_after`; of another table."""
+    """What the gate measured of `version_after`, where its batch made that; of another table."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,12 @@ _FIND_IDEMPOTENT = PreparedStatement(
         idempotency.c.key_id == bindparam("key_id"), idempotency.c.key_sha256 == bindparam("key_sha256")
     )
 )
-_with_gate = select(erasures, versions.c.gate).outerjoin(versions, versions.c.version == erasures.c.version_after)
+# Of the version that its own batch made: where none was made, another erasure's figures say nothing about this one.
+_with_gate = (
+    select(erasures, versions.c.gate)
+    .outerjoin(batches, batches.c.id == erasures.c.batch_id)
+    .outerjoin(versions, (versions.c.version == erasures.c.version_after) & (versions.c.version == batches.c.version))
+)
 _FIND = _with_gate.where(erasures.c.id == bindparam("id"))
 _STATUS = PreparedStatement(select(erasures.c.status).where(erasures.c.id == bindparam("id")))
 
@@ -207,9 +213,13 @@ def status_of(connection: Connection, erasure_id: str) -> str | None:
     return None if row is None else row[0]
 
 
-def page(connection: Connection, status: str | None, before: int | None, limit: int) -> list[Erasure]:
-    """Up to `limit` erasures with seq < `before`, the newest first; of one status where it is given."""
+def page(
+    connection: Connection, status: str | None, before: int | None, limit: int, owner: str | None
+) -> list[Erasure]:
+    """Up to `limit` erasures with seq < `before`, the newest first; of one status, of one API key, where given."""
     wanted = _with_gate.order_by(erasures.c.seq.desc()).limit(limit)
+    if owner is not None:
+        wanted = wanted.where(erasures.c.key_id == owner)
     if status is not None:
         wanted = wanted.where(erasures.c.status == status)
     if before is not None:
@@ -218,9 +228,9 @@ def page(connection: Connection, status: str | None, before: int | None, limit: 
 
 
 def cancel(connection: Connection, erasure_id: str, at: datetime) -> bool:
-    """Cancel an accepted erasure and lift its suppressions; False where it is not accepted."""
+    """Cancel an accepted erasure, lift its suppressions, drop its reason; False where it is not accepted."""
     accepted = update(erasures).where(erasures.c.id == erasure_id, erasures.c.status == "accepted")
-    if connection.execute(accepted.values(status="cancelled", cancelled_at=at)).rowcount != 1:
+    if connection.execute(accepted.values(status="cancelled", cancelled_at=at, reason=None)).rowcount != 1:
         return False
     connection.execute(delete(suppressions).where(suppressions.c.erasure_id == erasure_id))
     connection.execute(delete(outbox).where(outbox.c.erasure_id == erasure_id))

@@ -41,7 +41,7 @@ class ErasureRequest(BaseModel):
         default=Mode.FORGET,
         description="`forget`: as if it had never happened. `dislike`: the person also wants less of this.",
     )
-    reason: Reason | None = Field(default=None, description="Kept with the erasure, never in the audit log.")
+    reason: Reason | None = Field(default=None, description="Kept until it is forgotten or cancelled; never in a log.")
 
 
 class Links(BaseModel):
@@ -96,9 +96,14 @@ class WaitingFor(BaseModel):
 class ErasureState(ErasureSummary):
     """How far an erasure is."""
 
-    reason: str | None
-    version_before: int | None = Field(description="The version that was live before it.", examples=[41])
-    version_after: int | None = Field(description="The first version without it.", examples=[42])
+    reason: str | None = Field(description="As it was given; null once it is forgotten or cancelled.", examples=[None])
+    version_before: int | None = Field(description="Live before it; null where it matched nothing.", examples=[41])
+    version_after: int | None = Field(description="First without it; null where it matched nothing.", examples=[42])
+    model_changed: bool | None = Field(
+        description="Whether a version was made to forget it; null until it is forgotten. False where no model had "
+        "learnt any of it: no version and no gate has anything to do with it.",
+        examples=[True],
+    )
     batch_id: int | None = Field(description="The batch that took it.", examples=[7])
     attempts: int = Field(description="Tries of the unlearning step that did not come back.", examples=[0])
     needs: str | None = Field(

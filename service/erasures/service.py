@@ -108,10 +108,10 @@ async def preview(services: Services, request: NewErasure) -> Reach:
     return await services.database.run_read(lambda connection: measure(connection, targets))
 
 
-async def get(services: Services, erasure_id: str) -> Erasure:
-    """The erasure with this id; raises ErasureNotFound."""
+async def get(services: Services, erasure_id: str, owner: str | None = None) -> Erasure:
+    """The erasure with this id; raises ErasureNotFound, also for one that another key than `owner` asked for."""
     found = await services.database.run_read(lambda connection: repository.find(connection, erasure_id))
-    if found is None:
+    if found is None or owner not in (None, found.key_id):
         raise ErasureNotFound
     return found
 
@@ -132,13 +132,19 @@ async def waits(services: Services, erasures: Sequence[Erasure]) -> dict[str, Ob
 
 
 async def page(
-    services: Services, status: str | None, cursor: str | None, limit: int
+    services: Services, status: str | None, cursor: str | None, limit: int, owner: str | None = None
 ) -> tuple[list[Erasure], str | None]:
-    """A page of erasures, the newest first, and the cursor of the next one, None at the end."""
-    before = None if cursor is None else read_cursor(services.identity, LISTING, cursor)
-    found = await services.database.run_read(lambda connection: repository.page(connection, status, before, limit + 1))
+    """A page of erasures, the newest first, and the cursor of the next one, None at the end.
+
+    With an `owner`, only those that this key asked for. A cursor goes with its filters: for others it is refused.
+    """
+    listing = f"{LISTING} {status} {owner}"
+    before = None if cursor is None else read_cursor(services.identity, listing, cursor)
+    found = await services.database.run_read(
+        lambda connection: repository.page(connection, status, before, limit + 1, owner)
+    )
     more = len(found) > limit
-    return found[:limit], write_cursor(services.identity, LISTING, found[limit - 1].seq) if more else None
+    return found[:limit], write_cursor(services.identity, listing, found[limit - 1].seq) if more else None
 
 
 async def wait(services: Services, erasure_id: str, seconds: float) -> Erasure | None:
@@ -160,13 +166,14 @@ async def wait(services: Services, erasure_id: str, seconds: float) -> Erasure |
         step = min(step * 1.5, WAIT_STEP_MAX_S)
 
 
-async def cancel(services: Services, erasure_id: str) -> Erasure:
+async def cancel(services: Services, erasure_id: str, owner: str | None = None) -> Erasure:
     """Cancel an accepted erasure: its suppressions are lifted, and the model never hears of it.
 
     Raises:
-        ErasureNotFound, NotCancellable.
+        ErasureNotFound: also for one that another key than `owner` asked for.
+        NotCancellable.
     """
-    erasure = await services.database.run_write(lambda connection: _cancel(connection, services, erasure_id))
+    erasure = await services.database.run_write(lambda connection: _cancel(connection, services, erasure_id, owner))
     log.info("erasure.cancelled", erasure_id=erasure_id)
     return erasure
 
@@ -277,13 +284,13 @@ def _as_erasure(row: Mapping[str, Any]) -> Erasure:
     return Erasure(**empty, **row)
 
 
-def _cancel(connection: Connection, services: Services, erasure_id: str) -> Erasure:
+def _cancel(connection: Connection, services: Services, erasure_id: str, owner: str | None) -> Erasure:
     seq = audit.reserve(connection)
     at = services.clock.now()
     cancelled = repository.cancel(connection, erasure_id, at)
     erasure = repository.find(connection, erasure_id)
-    if erasure is None:
-        raise ErasureNotFound
+    if erasure is None or owner not in (None, erasure.key_id):
+        raise ErasureNotFound  # which undoes the cancelling
     if not cancelled:
         msg = f"It is {erasure.status}."
         raise NotCancellable(msg)

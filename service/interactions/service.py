@@ -77,13 +77,14 @@ async def of_user(
     services: Services, user_id: str, cursor: str | None, limit: int
 ) -> tuple[list[OwnInteraction], str | None]:
     """A page of a user's interactions, in a stable order, and the cursor of the next one; unknown users have none."""
-    after = 0 if cursor is None else read_cursor(services.identity, LISTING, cursor)
     digest = services.identity.user(user_id)
+    listing = f"{LISTING} {digest.hex()}"
+    after = 0 if cursor is None else read_cursor(services.identity, listing, cursor)
     found = await services.database.run_read(
         lambda connection: repository.of_user(connection, digest, after, limit + 1)
     )
     more = len(found) > limit
-    return found[:limit], write_cursor(services.identity, LISTING, found[limit - 1].item_key) if more else None
+    return found[:limit], write_cursor(services.identity, listing, found[limit - 1].item_key) if more else None
 
 
 def snapshot(connection: Connection) -> Snapshot:

@@ -31,12 +31,19 @@ TOKEN_BYTES = 32
 
 
 class Scope(StrEnum):
-    """What a key may do; `admin` implies all others."""
+    """What a key may do; `admin` implies all others.
+
+    `officer` answers for privacy: sees the erasures of every key, and the audit log; asks for none and cancels none.
+    """
 
     RECOMMEND = "recommend"
     ERASE = "erase"
     AUDIT = "audit"
+    OFFICER = "officer"
     ADMIN = "admin"
+
+
+_IMPLIED_BY = {Scope.AUDIT: Scope.OFFICER}
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,18 @@ class Principal:
     scopes: frozenset[Scope]
 
     def may(self, scope: Scope) -> bool:
-        """Whether this key has the scope, or all of them."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+        """Whether this key has the scope, or one that implies it."""
+        return bool(self.scopes & {scope, Scope.ADMIN, _IMPLIED_BY.get(scope)})
+
+    @property
+    def sees_only(self) -> str | None:
+        """The key whose erasures this one is shown: its own; None where it is shown those of all keys."""
+        return None if self.may(Scope.OFFICER) else self.key_id
+
+    @property
+    def cancels_only(self) -> str | None:
+        """The key whose erasures this one cancels: its own; None where it cancels those of all keys."""
+        return None if self.may(Scope.ADMIN) else self.key_id
 
 
 @dataclass(frozen=True)
@@ -143,10 +160,10 @@ class Authenticator:
 
 
 class Require(SecurityBase):
-    """FastAPI dependency: the principal of a request, which must have a scope."""
+    """FastAPI dependency: the principal of a request, which must have one of some scopes."""
 
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
+    def __init__(self, *scopes: Scope) -> None:
+        self._scopes = scopes
         self.model = HTTPBearer(description="An API key, `exp_...`.")
         self.scheme_name = "API key"
 
@@ -154,15 +171,15 @@ class Require(SecurityBase):
         """The principal; raises Unauthenticated or ScopeMissing."""
         authenticator = cast(Authenticator, request.app.state.authenticator)
         principal = await authenticator.principal(request.headers.get("authorization"))
-        if not principal.may(self._scope):
+        if not any(map(principal.may, self._scopes)):
             metrics.auth_failures_total.labels("scope").inc()
-            raise ScopeMissing(f"This call needs the scope `{self._scope}`.")
+            raise ScopeMissing(f"This call needs the scope {' or '.join(f'`{scope}`' for scope in self._scopes)}.")
         return principal
 
 
-def require(scope: Scope) -> Require:
-    """The dependency that lets only keys with this scope pass."""
-    return Require(scope)
+def require(*scopes: Scope) -> Require:
+    """The dependency that lets only keys with one of these scopes pass."""
+    return Require(*scopes)
 
 
 def _refusal(reason: str, detail: str) -> Unauthenticated:

@@ -85,5 +85,6 @@ async def _services(connection: HTTPConnection) -> Services:
 ServicesDep = Annotated[Services, Depends(_services)]
 Recommender = Annotated[Principal, Depends(require(Scope.RECOMMEND))]
 Eraser = Annotated[Principal, Depends(require(Scope.ERASE))]
+ErasureReader = Annotated[Principal, Depends(require(Scope.ERASE, Scope.OFFICER))]
 Auditor = Annotated[Principal, Depends(require(Scope.AUDIT))]
 Admin = Annotated[Principal, Depends(require(Scope.ADMIN))]

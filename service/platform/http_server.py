@@ -196,7 +196,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, problem: Problem, reason: str) -> None:
         """Answer with a problem and close, after the answers that are due before; only close where one has begun."""
         metrics.http_refused_total.labels(reason).inc()
-        log.debug("http.refused", reason=reason)
+        log.debug("http.refused", cause=reason)
         self._disarm()
         if self._answering() and (self.pipeline or not self.cycle.more_body):
             self._later = problem

@@ -24,7 +24,7 @@ request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 # Fields that could name a person or open a door: they never leave the process, whoever logs them.
 REDACTED = frozenset(
     {"user_id", "item_id", "user", "item", "users", "items", "path", "url", "query", "body", "params", "parameters"}
-    | {"token", "authorization", "secret", "secret_key", "salt", "password"}
+    | {"reason", "token", "authorization", "secret", "secret_key", "salt", "password"}
 )
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _PACKAGE_ROOT = Path(__file__).parents[2]

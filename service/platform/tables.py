@@ -130,6 +130,7 @@ erasures = Table(
     CheckConstraint("status IN ('accepted','forgotten','erased','cancelled','needs_attention')", name="status"),
     CheckConstraint("mode IN ('forget','dislike')", name="mode"),
     Index("ix_erasures_status_seq", "status", "seq"),
+    Index("ix_erasures_key_id_seq", "key_id", "seq"),
 )
 
 erasure_targets = Table(

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from model_store import Manifest
 from service.audit import service as audit
 from service.audit.service import AuditEvent
+from service.erasures.modes import Mode
 from service.models import service as models
 from service.worker.lease import Lease
 from service.worker.repository import journal, lineage, queue
@@ -110,18 +111,36 @@ def _numbers(lineage_state: LineageState) -> tuple[int | None, int | None]:
     return None if live is None else live.version, None if base is None else base.version
 
 
+def _concerned(settlement: Settlement, erasure: QueuedErasure) -> bool:
+    """Whether the settled version has anything to do with an erasure: one that matched nothing changed no model.
+
+    But for a dislike of what was forgotten before, which alone can have a version made without matching anything.
+    """
+    if erasure.matched:
+        return True
+    alone = settlement.made is not None and not any(other.matched for other in settlement.erasures)
+    return alone and erasure.mode == Mode.DISLIKE
+
+
 def _row(settlement: Settlement, erasure: QueuedErasure, now: datetime) -> dict[str, Any]:
+    concerned = _concerned(settlement, erasure)
     return {
         "erasure": erasure.id,
         "at": now,
-        "before": settlement.before,
-        "after": settlement.version,
+        "before": settlement.before if concerned else None,
+        "after": settlement.version if concerned else None,
         "batch": settlement.batch_id,
         "stages": settlement.stages(erasure.id),
     }
 
 
 def _entry(settlement: Settlement, erasure: QueuedErasure) -> AuditEvent:
-    gate = None if settlement.made is None else settlement.made.facts.gate
-    body = {"mode": erasure.mode, "version_before": settlement.before, "gate": gate}
-    return AuditEvent("erasure.forgotten", body, erasure.id, settlement.version)
+    concerned = _concerned(settlement, erasure)
+    made = settlement.made if concerned else None
+    body = {
+        "mode": erasure.mode,
+        "version_before": settlement.before if concerned else None,
+        "gate": None if made is None else made.facts.gate,
+        "model_changed": made is not None,
+    }
+    return AuditEvent("erasure.forgotten", body, erasure.id, settlement.version if concerned else None)

@@ -18,7 +18,10 @@ ALIKE_MAX = 20  # erasures of the same targets that are looked at
 
 
 class QueuedErasure(NamedTuple):
-    """An accepted erasure; `attempts` counts tries of the unlearning step that did not come back."""
+    """An accepted erasure; `attempts` counts tries of the unlearning step that did not come back.
+
+    `matched`: recorded interactions that it covered when it was accepted.
+    """
 
     id: str
     seq: int
@@ -26,6 +29,7 @@ class QueuedErasure(NamedTuple):
     received_at: datetime
     attempts: int
     stages: Mapping[str, Any]
+    matched: int
 
 
 class TargetRow(NamedTuple):
@@ -45,6 +49,7 @@ _ACCEPTED = (
         erasures.c.received_at,
         erasures.c.attempts,
         erasures.c.stages,
+        erasures.c.matched,
     )
     .where(erasures.c.status == "accepted")
     .order_by(erasures.c.seq)
@@ -184,6 +189,8 @@ def end_attempt(connection: Connection, ids: Sequence[str]) -> None:
 def mark_forgotten(connection: Connection, rows: Sequence[dict[str, Any]]) -> int:
     """Make accepted erasures forgotten; returns how many still were accepted.
 
+    The reason that a person gave goes with it: it was for whoever handled the request, in words that may name anybody.
+
     Each row: `erasure` (id), `at`, `before`, `after` (versions or None), `batch`, `stages`.
     """
     statement = (
@@ -192,6 +199,7 @@ def mark_forgotten(connection: Connection, rows: Sequence[dict[str, Any]]) -> in
         .values(
             status="forgotten",
             needs=None,
+            reason=None,
             forgotten_at=bindparam("at"),
             version_before=bindparam("before"),
             version_after=bindparam("after"),

@@ -1,7 +1,8 @@
 import asyncio
+from typing import Annotated
 
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from sqlalchemy import LargeBinary, String, select
 
 from service.platform import auth
@@ -13,6 +14,7 @@ from service.platform.auth import (
     create_key,
     ensure_first_key,
     list_keys,
+    require,
     revoke_key,
 )
 from service.platform.clock import SystemClock
@@ -39,6 +41,11 @@ async def erase(caller: Eraser) -> str:
 
 @router.get("/audit")
 async def audit(caller: Auditor) -> str:
+    return caller.key_id
+
+
+@router.get("/officer")
+async def officer(caller: Annotated[Principal, Depends(require(Scope.OFFICER))]) -> str:
     return caller.key_id
 
 
@@ -74,7 +81,20 @@ def test_an_admin_key_opens_everything(serve: Serve):
     client = serve(router)
     headers = bearer(new_token(serve.services.database, Scope.ADMIN))
 
-    assert [client.get(f"/{path}", headers=headers).status_code for path in Scope] == [200] * 4
+    assert [client.get(f"/{path}", headers=headers).status_code for path in Scope] == [200] * len(Scope)
+
+
+def test_an_officer_reads_the_log_and_sees_every_keys_erasures():
+    """And cancels none of them but its own; `admin` both sees and cancels all."""
+    officer, admin, plain = (Principal("k", frozenset({scope})) for scope in (Scope.OFFICER, Scope.ADMIN, Scope.ERASE))
+
+    assert officer.may(Scope.AUDIT)
+    assert not any(officer.may(scope) for scope in Scope if scope not in (Scope.OFFICER, Scope.AUDIT))
+    assert [(each.sees_only, each.cancels_only) for each in (officer, admin, plain)] == [
+        (None, "k"),
+        (None, None),
+        ("k", "k"),
+    ]
 
 
 @pytest.mark.parametrize(

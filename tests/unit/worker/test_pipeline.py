@@ -1,6 +1,8 @@
 """What a batch of erasures comes to."""
 
+import asyncio
 import hashlib
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 from sqlalchemy import select
 
 from model_store import Unwritable
+from service.erasures import service as erasures
+from service.erasures.views import state_body
 from service.evaluation.gate import GateReport
 from service.platform import tables
 from service.unlearning.encoder import InfluenceEncoder, OutdatedEncoder
@@ -130,7 +134,7 @@ def test_a_whole_item_is_reset(place: Home) -> None:
 
 
 def test_what_the_model_never_learnt_makes_no_version(place: Home) -> None:
-    """An unknown user and a pair without an interaction are forgotten in the version that is live."""
+    """An unknown user and a pair without an interaction are forgotten; no version has anything to do with it."""
     never = next((u, i) for u in range(N_USERS) for i in range(5) if (u, i) not in set(PAIRS))
     ids = [place.accept(never), place.accept((900, 1)), place.accept(users=[901])]
 
@@ -138,22 +142,45 @@ def test_what_the_model_never_learnt_makes_no_version(place: Home) -> None:
         pipeline.run(waiting(place))
 
     assert [place.status(each) for each in ids] == ["forgotten"] * 3
-    assert {place.erasure(each).version_after for each in ids} == {1}
+    assert {(place.erasure(each).version_before, place.erasure(each).version_after) for each in ids} == {(None, None)}
     assert place.alias() == 1
     assert place.store.numbers("versions") == [1]
     assert place.one(select(tables.versions)).erasure_seq == place.erasure(ids[-1]).seq
 
 
 def test_an_erasure_that_is_asked_for_twice_makes_one_version(place: Home) -> None:
-    """The second erasure of a pair is forgotten in the version that lacks it already."""
+    """The second erasure of a pair matches nothing any more: the version that lacks it was made for the first."""
     first = place.accept(place.learnt[0])
     with pipeline_of(place) as pipeline:
         pipeline.run(waiting(place))
         second = place.accept(place.learnt[0])
         pipeline.run(waiting(place))
 
-    assert (place.erasure(first).version_after, place.erasure(second).version_after) == (2, 2)
+    assert (place.erasure(first).version_after, place.erasure(second).version_after) == (2, None)
     assert place.status(second) == "forgotten"
+
+
+def test_an_erasure_that_matched_nothing_carries_no_figures_of_another(place: Home) -> None:
+    """Neither of the version of its own batch nor of the one that was live: nothing was forgotten by a version."""
+    real, nothing = place.accept(place.learnt[0]), place.accept((900, 1), users=[901])
+    with pipeline_of(place) as pipeline:
+        pipeline.run(waiting(place))
+        late = place.accept((902, 1))
+        pipeline.run(waiting(place))
+
+    stories = {each: asyncio.run(erasures.get(place.services, each)) for each in (real, nothing, late)}
+    entries = place.rows(select(tables.audit_entries).where(tables.audit_entries.c.event == "erasure.forgotten"))
+    told = {entry.erasure_id: (entry.version, json.loads(entry.body)["body"]) for entry in entries}
+    assert (stories[real].version_after, told[real][0]) == (2, 2)
+    assert stories[real].gate is not None
+    assert stories[real].gate == told[real][1]["gate"]
+    assert state_body(stories[real])["model_changed"] is told[real][1]["model_changed"] is True
+    for each in (nothing, late):
+        assert (stories[each].version_before, stories[each].version_after, stories[each].gate) == (None, None, None)
+        assert state_body(stories[each])["model_changed"] is False
+        version, body = told[each]
+        assert version is None
+        assert body == {"gate": None, "mode": "forget", "model_changed": False, "version_before": None}
 
 
 def test_both_modes_are_forgotten_in_one_version(place: Home) -> None:
