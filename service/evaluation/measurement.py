@@ -103,17 +103,17 @@ def _stream(group: CellGroup, prepared: PreparedMethod, figures: Figures) -> tup
     every = STREAM_BATCHES if figures.retrained else AT_ONCE[method.latency]
     stream = Stream(group.scenario.edges.to(state.e0.device), every=every)
     arguments = (prepared.unlearner, state, stream, method.mode, figures.brief)
-    course, cost = measured(lambda: cumulative(*arguments), state.e0.device)
-    courses: dict[str, StreamResult] = {"cumulative": course}
+    streamed, cost = measured(lambda: cumulative(*arguments), state.e0.device)
+    streams: dict[str, StreamResult] = {"cumulative": streamed}
     if method.stepwise:
-        courses["stepwise"] = stepwise(*arguments)
-    requests = len(course.seconds)
-    parts = figures.of(course.result, prepared.unlearner.before(state)) | _told(prepared, course.result)
+        streams["stepwise"] = stepwise(*arguments)
+    requests = len(streamed.seconds)
+    parts = figures.of(streamed.result, prepared.unlearner.before(state)) | _told(prepared, streamed.result)
     parts["n_requests"] = requests
-    parts["stream"] = {name: each.points for name, each in courses.items()} | {
-        "seconds": {name: each.tenths() for name, each in courses.items()}
+    parts["stream"] = {name: each.points for name, each in streams.items()} | {
+        "seconds": {name: each.tenths() for name, each in streams.items()}
     }
-    return parts, Cost(sum(course.seconds) / max(requests, 1), cost.peak_bytes)
+    return parts, Cost(sum(streamed.seconds) / max(requests, 1), cost.peak_bytes)
 
 
 def _single(group: CellGroup, prepared: PreparedMethod, figures: Figures) -> tuple[dict[str, Any], Cost]:

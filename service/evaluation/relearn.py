@@ -80,19 +80,19 @@ def relearn(
     target = p_after + config.share * (p_before - p_after)
     parameters = e0.detach().clone().requires_grad_()
     optimiser = torch.optim.Adam([parameters], lr=config.learning_rate)
-    course: list[float] = []
+    curve: list[float] = []
     with torch.enable_grad():
         for step in range(config.max_steps + 1):
             readout = backbone.propagate(parameters, graph)
             scores = pair_scores(readout.detach(), graph.n_users, users, items)
-            course.append(float(torch.sigmoid(scores.double()).mean()) if scores.numel() else p_before)
-            if course[-1] >= target or step == config.max_steps:
+            curve.append(float(torch.sigmoid(scores.double()).mean()) if scores.numel() else p_before)
+            if curve[-1] >= target or step == config.max_steps:
                 break
             optimiser.zero_grad()
             loss = backbone.loss(parameters, graph, _batch(graph, erased, config, step, generator), readout)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-    return Relearnt(len(course) - 1, course[-1] >= target, tuple(course))
+    return Relearnt(len(curve) - 1, curve[-1] >= target, tuple(curve))
 
 
 def _batch(graph: InteractionGraph, erased: Tensor, config: RelearnConfig, step: int, generator: Generator) -> Triples:

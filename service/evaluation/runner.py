@@ -109,11 +109,11 @@ class Runner:
 
         An interruption leaves whole cells only: run it again to go on.
         """
-        pace = _Pace(self.grid.cells, {key: self._seconds_of(key) for key in self.grid.cells})
+        estimate = _TimeEstimate(self.grid.cells, {key: self._seconds_of(key) for key in self.grid.cells})
         done = found = left = 0
         failures: list[FailedCell] = []
         for place, key in enumerate(self.grid.cells):
-            self._tell(replace(self._progress, done=place, key=key, seconds_left=pace.left(place), note=""))
+            self._report(replace(self._progress, done=place, key=key, seconds_left=estimate.left(place), note=""))
             if self._path(key).exists():
                 found += 1
                 continue
@@ -128,9 +128,9 @@ class Runner:
                     failures.append(FailedCell(key, f"{type(error).__name__}: {error}"))
                     continue
                 finally:
-                    pace.took(key, time.perf_counter() - started)
+                    estimate.took(key, time.perf_counter() - started)
                 done += 1
-        self._tell(replace(self._progress, done=len(self.grid.cells), key=None, seconds_left=0.0, note=""))
+        self._report(replace(self._progress, done=len(self.grid.cells), key=None, seconds_left=0.0, note=""))
         return RunSummary(done, found, left, tuple(failures))
 
     def _cell(self, key: CellKey) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class Runner:
             key.seed,
             self.models / key.dataset / group.recipe.backbone.name,
             lambda: group.retrained(key.seed),
-            lambda step, steps: self._tell(replace(self._progress, note=f"preparing, step {step} of {steps}")),
+            lambda step, steps: self._report(replace(self._progress, note=f"preparing, step {step} of {steps}")),
         )
         prepared = PreparedMethod.of(self.methods[key.method], context, group.base(key.seed).state)
         self._prepared = (name, prepared)
@@ -204,7 +204,7 @@ class Runner:
                 return Training(group.recipe.backbone, split.train, split.validation, config, self.device)
 
             training()  # the first optimiser of a process loads much code, which is no cost of any method
-            self._tell(replace(self._progress, note="measuring the memory of a training"))
+            self._report(replace(self._progress, note="measuring the memory of a training"))
             self._train_bytes[name] = measured(lambda: training().run(), self.device)[1].peak_bytes
         return self._train_bytes[name]
 
@@ -252,15 +252,15 @@ class Runner:
         return None
 
     def _training_told(self, name: str, epoch: EpochReport) -> None:
-        self._tell(replace(self._progress, note=f"training {name}, epoch {epoch.epoch + 1} of {epoch.epochs}"))
+        self._report(replace(self._progress, note=f"training {name}, epoch {epoch.epoch + 1} of {epoch.epochs}"))
 
-    def _tell(self, progress: Progress) -> None:
+    def _report(self, progress: Progress) -> None:
         self._progress = progress
         if self.report is not None:
             self.report(progress)
 
 
-class _Pace:
+class _TimeEstimate:
     """How long the cells that are left will take: the median of their method's, or of all, as far as is known."""
 
     def __init__(self, keys: tuple[CellKey, ...], seconds: Mapping[CellKey, float | None]) -> None:
