@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -27,7 +28,6 @@ DOUBLE_COLON = "::"
 
 _SEPARATORS = (",", "\t", ";", "|", DOUBLE_COLON, BLANKS)
 _BARE_SEPARATORS = (DOUBLE_COLON, "\t", ";", "|", ",", BLANKS)
-_UNQUOTED = frozenset({DOUBLE_COLON, BLANKS})
 _FIRST_LINE = re.compile(rb"(?:^|(?<=[\r\n]))([^\r\n]*[^\s][^\r\n]*)(?:\r\n|\r|\n|\Z)")
 _MARGINS = re.compile(rb"(?:\A|(?<=[\r\n]))[ \t]+|[ \t]+(?=[\r\n]|\Z)")
 _BLANK_RUN = re.compile("[ \t]+")
@@ -74,12 +74,12 @@ class _Table:
         """The wanted columns (place -> type), by Arrow."""
         data = self.data[self.skipped :]
         delimiter = self.separator
-        if len(delimiter) > 1 or delimiter == BLANKS:
+        if not _may_quote_at(delimiter):
             if _UNIT_SEPARATOR in data:
                 self.diagnose()
             data = _packed(data, delimiter)
             delimiter = _UNIT_SEPARATOR.decode()
-        if self.quoted and _badly_quoted(data, delimiter):
+        if self.quoted and _may_be_badly_quoted(data, delimiter):
             _exhaust(self._rows(decode(self.path, self.data)))
         if not data.strip():
             return pa.table({name: pa.array([], kind) for name, kind in wanted.items()})
@@ -187,7 +187,7 @@ def read_bare_titles(path: Path, reading: Reading, separator: str) -> dict[str, 
 def has_header(first_line: str, how: ReadingOptions) -> bool:
     """Whether a first line names the columns of a user and an item, whatever stands between them."""
     wanted = (headers.USER, headers.ITEM)
-    return any(headers.names_all(_names(first_line, each, True), wanted, how) for each in _SEPARATORS)
+    return any(headers.names_all(_names(first_line, each, _may_quote_at(each)), wanted, how) for each in _SEPARATORS)
 
 
 def separator_in(line: str) -> str:
@@ -204,20 +204,20 @@ def _open(path: Path, reading: Reading, natural: Format, wanted: tuple[headers.C
     may_quote = natural not in (Format.RECBOLE, Format.MOVIELENS)
     tabs_first = natural is Format.RECBOLE or plain_suffix(path) in (".tsv", ".tab")
     candidates = (given,) if given else ("\t", *_SEPARATORS) if tabs_first else _SEPARATORS
-    split = {each: _names(line, each, may_quote and each not in _UNQUOTED) for each in candidates}
+    split = {each: _names(line, each, may_quote and _may_quote_at(each)) for each in candidates}
     for separator, names in split.items():
         if headers.names_all(names, wanted, reading.how):
-            quoting = may_quote and separator not in _UNQUOTED
+            quoting = may_quote and _may_quote_at(separator)
             return _Table(path, data, separator, names, first.end(), quoting)
     if natural in (Format.PAIRS, Format.MOVIELENS):
         return _without_header(path, data, line, given or separator_in(line), may_quote)
     separator = max(split, key=lambda each: len(split[each]))
-    quoting = may_quote and separator not in _UNQUOTED
+    quoting = may_quote and _may_quote_at(separator)
     return _Table(path, data, separator, split[separator], first.end(), quoting)
 
 
 def _without_header(path: Path, data: bytes, line: str, separator: str, may_quote: bool) -> _Table:
-    quoting = may_quote and separator not in _UNQUOTED
+    quoting = may_quote and _may_quote_at(separator)
     names = _names(line, separator, quoting)
     if len(names) < 2:
         number = len(split_lines(data[: data.find(line.encode())].decode())) + 1
@@ -226,9 +226,14 @@ def _without_header(path: Path, data: bytes, line: str, separator: str, may_quot
     return _Table(path, data, separator, places, 0, quoting)
 
 
+def _may_quote_at(separator: str) -> bool:
+    """Whether it is the one byte that CSV parts at; at anything longer, quotation marks are part of the fields."""
+    return separator != BLANKS and len(separator.encode()) == 1
+
+
 def _names(line: str, separator: str, quoting: bool) -> list[str]:
     """The fields of one line."""
-    if not quoting or len(separator) > 1 or separator == BLANKS or '"' not in line:
+    if not quoting or '"' not in line:
         return _split(line, separator)
     try:
         return next(csv.reader([line], delimiter=separator, strict=True), [])
@@ -272,11 +277,17 @@ def _packed(data: bytes, separator: str) -> bytes:
     return re.sub(rb"[ \t]+", _UNIT_SEPARATOR, _MARGINS.sub(b"", data))
 
 
-def _badly_quoted(data: bytes, delimiter: str) -> bool:
-    """Whether text may follow a closing quotation mark: Arrow would join it to the field, and so alter an id.
+def _may_be_badly_quoted(data: bytes, delimiter: str) -> bool:
+    """Whether text may stand beside a quotation mark outside of it: Arrow would join both, and so alter an id.
 
-    A quick look that may be wrong; going through the lines then decides.
+    A quick look at the marks by turns, opening and closing, that may be wrong where one stands inside a field without
+    others around it; going through the lines then decides.
     """
-    mark = re.escape(delimiter.encode())
-    pattern = rb"(?:\A|(?<=[\r\n])|(?<=" + mark + rb'))"[^"]*+(?:""[^"]*+)*+(?:"(?![\r\n"]|\Z|' + mark + rb")|\Z)"
-    return re.search(pattern, data) is not None
+    content = np.frombuffer(data, np.uint8)
+    marks = np.flatnonzero(content == ord('"'))
+    if len(marks) % 2:
+        return True
+    beside = np.frombuffer(delimiter.encode()[:1] + b'\r\n"', np.uint8)
+    padded = np.concatenate((beside[1:2], content, beside[1:2]))
+    before, after = padded[marks[::2]], padded[marks[1::2] + 2]
+    return not (np.isin(before, beside).all() and np.isin(after, beside).all())

@@ -146,11 +146,12 @@ _E4M3 = _e4m3()
 
 
 def _npz(path: Path, packed: bytes) -> dict[str, NDArray[np.generic]]:
+    if not zipfile.is_zipfile(io.BytesIO(packed)):
+        what = "holds one array, not several" if packed.startswith(b"\x93NUMPY") else "is no .npz file"
+        msg = f"{path.name} {what}. Save users, items, user_ids and item_ids with np.savez."
+        raise DataProblem(msg)
     try:
         with np.load(io.BytesIO(packed), allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                msg = f"{path.name} holds one array. Save several with np.savez: users, items, user_ids, item_ids."
-                raise DataProblem(msg)
             return {name: _array(path, stored, name) for name in _wanted(path, list(stored.files))}
     except (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         msg = f"{path.name} is no complete .npz file: {shown(str(error))}. Write it again."

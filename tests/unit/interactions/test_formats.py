@@ -97,10 +97,16 @@ def test_columns_are_named_by_options(tmp_path: Path) -> None:
     assert pairs(read_dataset(bare, how=by_place)) == PAIRS
 
 
-def test_a_separator_is_taken_as_it_is_said(tmp_path: Path) -> None:
-    path = folder(tmp_path / "d", {"train.csv": "user_id^^item_id\nu,1\nu^^a,b\n".replace("u,1\n", "")})
+@pytest.mark.parametrize("separator", ["^^", "§", "~", " ", "\t", "::"])
+def test_a_separator_is_taken_as_it_is_said(tmp_path: Path, separator: str) -> None:
+    """Whatever it is; quotation marks in the data do not hurt, and a line of another width is told."""
+    rows = ["user_id,item_id", 'u"1,a', "u2,b"]
+    content = "\n".join(row.replace(",", separator) for row in rows)
+    path = folder(tmp_path / "d", {"train.csv": content, "test.csv": content})
 
-    assert pairs(read_dataset(path, how=ReadingOptions(separator="^^"))) == [("u", "a,b")]
+    assert pairs(read_dataset(path, how=ReadingOptions(separator=separator))) == [('u"1', "a"), ("u2", "b")]
+    (path / "test.csv").write_text(f"{content}\nu3")
+    assert "test.csv, line 4 cannot be read (1 fields" in refusal(path, separator=separator)
 
 
 def test_names_that_are_not_ours_are_told_with_what_they_were_read_as(tmp_path: Path) -> None:

@@ -182,5 +182,9 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"PK\x03\x04 not this")
         with pytest.raises(DataProblem):
             read_vectors(tmp_path / name)
+    np.save(tmp_path / "one.npy", np.eye(2))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(DataProblem, match="holds one array, not several"):
+        read_vectors(tmp_path / "one.npz")
     with pytest.raises(DataProblem, match="user_ids holds Python objects"):
         read_vectors(npz(tmp_path, user_ids=np.array(["a", "b", None], dtype=object)))
