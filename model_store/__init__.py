@@ -33,6 +33,7 @@ from model_store.manifest import (
     RequestFacts,
     TensorFacts,
 )
+from model_store.markers import StoreMarkers, Watermark
 from model_store.store import ModelStore, Tensors
 from model_store.tensors import Array
 
@@ -59,6 +60,7 @@ __all__ = [
     "RequestFacts",
     "SignatureMismatch",
     "StoreError",
+    "StoreMarkers",
     "TensorFacts",
     "Tensors",
     "Truncated",
@@ -67,6 +69,7 @@ __all__ = [
     "Unpublishable",
     "Unwritable",
     "VersionExists",
+    "Watermark",
     "WrongShape",
     "WrongType",
 ]

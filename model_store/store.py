@@ -3,6 +3,7 @@
     <root>/versions/000042/{manifest.json, embeddings.safetensors[, base.safetensors]}
     <root>/encoders/000003/{manifest.json, encoder.safetensors}
     <root>/aliases/{live,previous}
+    <root>/{key.check,watermark.json}      what ties it to its database: see `model_store.markers`
 
 A version is written in a folder aside (`.tmp-...`), forced to the disk, and renamed into place: a reader sees all of
 it or nothing, whenever the power goes.
@@ -13,7 +14,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -34,6 +35,7 @@ from model_store.errors import (
     VersionExists,
 )
 from model_store.manifest import Collection, FileFacts, Manifest, ManifestFacts, TensorFacts
+from model_store.markers import StoreMarkers
 from model_store.tensors import Array, encode, views
 
 Tensors = Mapping[str, Array]
@@ -62,6 +64,7 @@ class ModelStore:
     def __init__(self, root: Path, *, key: bytes | None = None) -> None:
         self.root = root
         self._key = key
+        self.markers = StoreMarkers(root, key)
 
     def publish(
         self,
@@ -198,6 +201,17 @@ class ModelStore:
             fs.erase_folder(gone)
             fs.sync_folder(place.parent)
 
+    def withdraw(self, collection: Collection, numbers: Sequence[int]) -> None:
+        """Purge versions whatever names them: an alias that does is taken away first. Raises Unwritable."""
+        for name in self._alias_names() if collection == "versions" else ():
+            if self.alias(name) in numbers:
+                path = self._alias_path(name)
+                with _writing(f"The alias '{name}'"):
+                    path.unlink(missing_ok=True)
+                    fs.sync_folder(path.parent)
+        for number in numbers:
+            self.purge(collection, number)
+
     def clean(self) -> list[str]:
         """Take away what interrupted publishes and purges left; return the names. Those under way are left alone."""
         names = []
@@ -247,11 +261,14 @@ class ModelStore:
             raise VersionExists(_what(manifest.collection, manifest.number))
         return found
 
-    def _refuse_aliased(self, number: int) -> None:
+    def _alias_names(self) -> list[str]:
         folder = self.root / "aliases"
         names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        for name in names:
-            if _ALIAS_NAME.fullmatch(name) and self.alias(name) == number:
+        return [name for name in names if _ALIAS_NAME.fullmatch(name)]
+
+    def _refuse_aliased(self, number: int) -> None:
+        for name in self._alias_names():
+            if self.alias(name) == number:
                 raise InUse(_what("versions", number), name)
 
 

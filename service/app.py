@@ -23,9 +23,10 @@ from service.platform.database import Database
 from service.platform.dependencies import Services
 from service.platform.embedded import EmbeddedValkey
 from service.platform.gauges import Scraper
-from service.platform.identity import load_identity
+from service.platform.integrity import Integrity
 from service.platform.logging import configure_logging
 from service.platform.redis import ErasureStream, RedisUnavailable, RedisUnsuitable
+from service.platform.secret_check import SecretCheck
 from service.recommendations import endpoints as recommendations
 from service.recommendations.live import LiveRanker
 from service.settings import Settings, load_settings
@@ -40,7 +41,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application with these settings, by default those of the environment.
 
     Starts even without a database schema, a model or Redis, and says so at /readyz. Refuses to start with a Redis that
-    would lose entries (RedisUnsuitable), or without one to embed (NoServerBinary).
+    would lose entries (RedisUnsuitable), without one to embed (NoServerBinary), or with a secret key that is not the
+    database's or the model store's (SecretRefused).
     """
     settings = settings or load_settings()
     configure_logging(settings.log_level, settings.log_format, "api")
@@ -74,11 +76,15 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         database = Database(settings.sql_url, pool_size=settings.pool_size)
         stack.callback(database.close)
         stream = await _stream(settings, stack)
-        identity, clock = load_identity(settings), SystemClock()
+        secret, clock = SecretCheck(settings, database), SystemClock()
+        identity = await asyncio.to_thread(secret.unlock_or_defer)
         store = ModelStore(settings.store_root, key=identity.derive("manifest"))
+        integrity = Integrity(database, store, secret, pages_every_s=settings.integrity_seconds)
+        await asyncio.to_thread(integrity.start)
+        stack.callback(integrity.stop)
         live = LiveRanker(database, store)
         relay = OutboxRelay(database, stream, clock=clock, interval_s=settings.sweep_seconds)
-        services = Services(settings, database, identity, store, stream, clock, live, relay)
+        services = Services(settings, database, identity, store, stream, clock, live, relay, integrity=integrity)
         for component in (live, relay):
             await component.start()
             stack.push_async_callback(component.stop)

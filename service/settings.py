@@ -78,6 +78,8 @@ class Settings(BaseSettings):
     """Most erasures accepted and not yet forgotten; above it callers are told to come back later."""
     id_max_length: Annotated[int, Field(gt=0, le=512)] = 512
     """Most characters in a user id or an item id."""
+    integrity_seconds: Annotated[float, Field(ge=1, le=31 * 24 * 3600)] = 3600.0
+    """How often every page of a SQLite database is read through, after the first time at the start."""
     pool_size: Annotated[int, Field(gt=0, le=200)] = 5
     """Database connections of one process (PostgreSQL)."""
 

@@ -57,35 +57,61 @@ class Home:
     database: Database
     identity: Identity
     store: ModelStore
+    behind: str | None = None
+    """What the store has seen and the database does not know, in a sentence."""
 
 
 @contextmanager
-def open_home(settings: Settings, *, upgrade: bool = False) -> Iterator[Home]:
-    """Open database, secret and model store; close the database at the end.
+def open_home(settings: Settings, *, upgrade: bool = False, behind: bool = False) -> Iterator[Home]:
+    """Open database, secret and model store; at the end mark in the store how far the database has come, and close it.
 
     Args:
         settings: where they are.
         upgrade: bring a SQLite database to the newest schema first; a PostgreSQL one is shared, so its owner does that.
+        behind: open a database as well that is older than what the store has seen of it.
 
     Raises:
         Refusal: the schema is missing or older than this code.
+        SecretRefused: the key is not the one that the database or the store was made with.
+        DatabaseBehind: the database has gone back in time.
     """
     import structlog
 
     from model_store import ModelStore
     from service.platform.database import Database
-    from service.platform.identity import load_identity
+    from service.platform.integrity import raise_watermark
     from service.platform.logging import configure_logging
+    from service.platform.problem import DatabaseBehind
+    from service.platform.secret_check import SecretCheck
 
     if not structlog.is_configured():  # a command that ends: what the parts remark must not mix with its outcome
         configure_logging("warning", settings.log_format)
     database = Database(settings.sql_url, pool_size=settings.pool_size)
     try:
+        secret = SecretCheck(settings, database)
+        secret.given()  # before anything is changed
         check_schema(database, settings, upgrade=upgrade)
-        identity = load_identity(settings)
-        yield Home(settings, database, identity, ModelStore(settings.store_root, key=identity.derive("manifest")))
+        identity = secret.unlock()
+        store = ModelStore(settings.store_root, key=identity.derive("manifest"))
+        older = _older(database, store)
+        if older is not None and not behind:
+            raise DatabaseBehind(older)
+        yield Home(settings, database, identity, store, older)
+        if older is None:
+            raise_watermark(database, store)
     finally:
         database.close()
+
+
+def _older(database: Database, store: ModelStore) -> str | None:
+    """What the store has seen and the database does not know; a watermark that cannot be read is against it, too."""
+    from model_store import StoreError
+    from service.platform.integrity import compare
+
+    try:
+        return compare(database, store)
+    except StoreError as error:
+        return f"{error} `expunge db trust` writes it anew."
 
 
 def check_schema(database: Database, settings: Settings, *, upgrade: bool) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 db = typer.Typer(help="The database schema.", no_args_is_help=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 
+CHECK_SECONDS = 10.0
+
 
 @db.command("upgrade")
 def upgrade(
@@ -31,7 +33,9 @@ def upgrade(
 
     settings = settings_of(context)
     before = _revision(settings)
+    _check_secret(settings)
     _migrate(lambda: migrations.upgrade(settings.sql_url, revision))
+    _check_secret(settings)
     _tell_revision(settings, before, json_file)
 
 
@@ -119,9 +123,38 @@ def revoke(
     print_result(json_file, {"id": key_id, "revoked": True}, "Revoked.")
 
 
+@db.command("trust")
+def trust(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json_file: Json = None,
+) -> None:
+    """Take the database as it stands for the truth, though the model store has seen a newer one of it.
+
+    What was accepted and settled since then is lost, and what was erased since is back: send those erasures again first
+    of all. Prefer restoring a newer backup.
+    """
+    from service.platform.integrity import raise_watermark, unknown_versions
+
+    with open_home(settings_of(context), behind=True) as home:
+        behind = home.behind
+        if behind is None:
+            print_result(
+                json_file, {"behind": None, "trusted": False}, "The database knows all that the model store has seen."
+            )
+            return
+        if not yes:
+            typer.echo(behind, err=True)
+            typer.confirm("What was accepted and erased since then is lost. Go on?", abort=True, err=True)
+        home.store.withdraw("versions", unknown_versions(home.database, home.store))
+        raise_watermark(home.database, home.store, anew=True)
+    text = f"{behind}\nThe database as it stands is the truth from now on. Send again what was erased since then."
+    print_result(json_file, {"behind": behind, "trusted": True}, text)
+
+
 def status(context: typer.Context, json_file: Json = None) -> None:
     """What lies in this home: schema, live version, model store, and which erasures wait."""
-    with open_home(settings_of(context)) as home:
+    with open_home(settings_of(context), behind=True) as home:
         document = status_document(home)
     print_result(json_file, document, _status_text(document))
 
@@ -140,6 +173,8 @@ def status_document(home: Home) -> dict[str, Any]:
     return {
         "home": str(home.settings.home),
         "database": home.database.url.render_as_string(hide_password=True),
+        "behind": home.behind,
+        "pages": _pages(home),
         "live_version": live,
         "versions": home.store.numbers("versions"),
         "encoders": home.store.numbers("encoders"),
@@ -152,6 +187,18 @@ def status_document(home: Home) -> dict[str, Any]:
     }
 
 
+def _pages(home: Home) -> str:
+    """What reading a SQLite file through finds, in some seconds."""
+    from service.platform.page_check import PageCheck
+
+    path = home.database.url.database
+    if not home.database.is_sqlite or path is None:
+        return "not read: PostgreSQL keeps checksums of its own"
+    check = PageCheck(path)
+    check.run(CHECK_SECONDS)
+    return f"damaged: {', '.join(check.damaged)}" if check.damaged else check.told()
+
+
 def _status_text(document: dict[str, Any]) -> str:
     live = document["live_version"]
     erasures = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in document["erasures"].items())
@@ -160,6 +207,8 @@ def _status_text(document: dict[str, Any]) -> str:
         (
             f"home       {document['home']}",
             f"database   {document['database']}",
+            f"history    {document['behind'] or 'the database knows all that the model store has seen'}",
+            f"pages      {document['pages']}",
             f"live       {'none: run `expunge train`' if live is None else f'version {live}'}",
             f"store      {versions}, {size(document['store_bytes'])}",
             f"erasures   {erasures}",
@@ -174,6 +223,20 @@ def _revision(settings: Settings) -> str | None:
     database = Database(settings.sql_url)
     try:
         return database.query(migrations.revision_of)
+    finally:
+        database.close()
+
+
+def _check_secret(settings: Settings) -> None:
+    """Compare the key that is given, if one is; it is not made here: who serves may have another home."""
+    from service.platform.database import Database
+    from service.platform.secret_check import SecretCheck
+
+    database = Database(settings.sql_url)
+    try:
+        secret = SecretCheck(settings, database)
+        if secret.given() is not None:
+            secret.unlock()
     finally:
         database.close()
 

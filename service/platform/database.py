@@ -7,6 +7,7 @@ raises is not.
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
+import structlog
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
+from service.platform import metrics
 from service.platform.database_errors import is_disconnect, problem_of
-from service.platform.problem import StorageUnavailable
+from service.platform.problem import DatabaseDamaged, Problem, StorageUnavailable
 from service.platform.retries import attempts
 from service.platform.sqlite import SqliteReader, SqliteWriter, raw
 
@@ -29,6 +32,9 @@ Unit = Callable[[Connection], T]
 LOCK_TIMEOUT_MS = 5_000
 STATEMENT_TIMEOUT_MS = 60_000
 POOL_TIMEOUT_S = 5.0
+DAMAGE_TOLD_EVERY_S = 60.0
+
+log = structlog.get_logger()
 
 
 class Database:
@@ -47,22 +53,27 @@ class Database:
         self._writer = SqliteWriter(self.engine) if self.is_sqlite else None
         self._reader = SqliteReader(self._reading) if self.is_sqlite else None
         self._threads = ThreadPoolExecutor(pool_size, thread_name_prefix="sql")
+        self.refusal: Problem | None = None
+        """What is found against answering from this database at all; `run_read` and `run_write` raise it."""
+        self.damage: DatabaseDamaged | None = None
+        """What is known to be damaged in it; it answers what it can."""
+        self._damage_told_at: float | None = None
 
     def read(self) -> AbstractContextManager[Connection]:
         """A read-only transaction with one snapshot, rolled back at the end."""
-        return _translated(self._read())
+        return self._translated(self._read())
 
     def write(self) -> AbstractContextManager[Connection]:
         """A transaction that commits when the block ends and rolls back when it raises; not retried."""
-        return _translated(self._write())
+        return self._translated(self._write())
 
     def query(self, unit: Unit[T]) -> T:
         """Run a unit in a read-only transaction on this thread; retried as a whole on transient errors."""
-        return _retrying(lambda: _within(self._read, unit))
+        return self._retrying(lambda: _within(self._read, unit))
 
     def transact(self, unit: Unit[T]) -> T:
         """Run a unit in a write transaction on this thread; retried as a whole on transient errors."""
-        return _retrying(lambda: _within(self._write, unit))
+        return self._retrying(lambda: _within(self._write, unit))
 
     async def run_read(self, unit: Unit[T]) -> T:
         """Run a unit in a read-only transaction.
@@ -70,12 +81,14 @@ class Database:
         SQLite: on the event loop (a WAL read never waits, and a thread hop costs more than the read). PostgreSQL: in a
         thread.
         """
+        if self.refusal is not None:
+            raise self.refusal
         if self._reader is None:
             return await self._in_thread(lambda: self.query(unit))
         try:  # not `_told()`: this is the hottest path
             return self._reader.run(unit)
         except Exception as error:
-            problem = problem_of(error)
+            problem = self._noted(problem_of(error))
             if problem is None:
                 raise
             raise problem from error
@@ -86,10 +99,26 @@ class Database:
         SQLite: on the writer thread, which commits units that wait together in one transaction, each in its savepoint.
         Raises StorageUnavailable, StorageFull, TooManyRequests, or what the unit raises.
         """
+        if self.refusal is not None:
+            raise self.refusal
         if self._writer is None:
             return await self._in_thread(lambda: self.transact(unit))
-        with _told():
+        with self._told():
             return await self._writer.submit(unit)
+
+    def note_damage(self, damage: DatabaseDamaged) -> None:
+        """Remember that the database is damaged, and log it, once a minute at most."""
+        self.damage = damage
+        metrics.database_damaged.set(1)
+        now = time.monotonic()
+        if self._damage_told_at is None or now - self._damage_told_at >= DAMAGE_TOLD_EVERY_S:
+            self._damage_told_at = now
+            log.error("database.damaged", detail=damage.detail)
+
+    def forgive_damage(self) -> None:
+        """Forget the damage: all of the database was read and is sound."""
+        self.damage = self._damage_told_at = None
+        metrics.database_damaged.set(0)
 
     def close(self) -> None:
         """Finish what is running and let go of every connection."""
@@ -100,6 +129,34 @@ class Database:
         self._threads.shutdown()
         self._reading.dispose()
         self.engine.dispose()
+
+    def _noted(self, problem: Problem | None) -> Problem | None:
+        if isinstance(problem, DatabaseDamaged):
+            self.note_damage(problem)
+        return problem
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raise what callers are to be told in place of an error of the driver."""
+        try:
+            yield
+        except Exception as error:
+            problem = self._noted(problem_of(error))
+            if problem is None:
+                raise
+            raise problem from error
+
+    @contextmanager
+    def _translated(self, transaction: AbstractContextManager[Connection]) -> Iterator[Connection]:
+        with self._told(), transaction as connection:
+            yield connection
+
+    def _retrying(self, call: Callable[[], T]) -> T:
+        with self._told():
+            for attempt in attempts():
+                with attempt:
+                    return call()
+        raise AssertionError  # pragma: no cover -- the attempts return or raise
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
@@ -121,32 +178,6 @@ class Database:
         with self.engine.connect() as connection:
             yield connection
             _commit(connection)
-
-
-@contextmanager
-def _translated(transaction: AbstractContextManager[Connection]) -> Iterator[Connection]:
-    with _told(), transaction as connection:
-        yield connection
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Raise what callers are to be told in place of an error of the driver."""
-    try:
-        yield
-    except Exception as error:
-        problem = problem_of(error)
-        if problem is None:
-            raise
-        raise problem from error
-
-
-def _retrying(call: Callable[[], T]) -> T:
-    with _told():
-        for attempt in attempts():
-            with attempt:
-                return call()
-    raise AssertionError  # pragma: no cover -- the attempts return or raise
 
 
 def _within(transaction: Callable[[], AbstractContextManager[Connection]], unit: Unit[T]) -> T:

@@ -12,6 +12,7 @@ from service.platform.auth import Principal, Scope, require
 from service.platform.clock import Clock
 from service.platform.database import Database
 from service.platform.identity import Identity
+from service.platform.integrity import Integrity
 from service.platform.redis import ErasureStream
 from service.settings import Settings
 
@@ -70,6 +71,8 @@ class Services:
     relay: Relay
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the process is told to stop: who waits for something to happen answers with what is true now."""
+    integrity: Integrity | None = None
+    """What is found against working with the database; None where nobody looks, as in some tests."""
 
 
 def services_of(connection: HTTPConnection) -> Services:

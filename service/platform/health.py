@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
 import orjson
@@ -14,20 +13,11 @@ from starlette.responses import PlainTextResponse, Response
 import migrations
 from service.platform.dependencies import Services, ServicesDep
 from service.platform.gauges import Scraper
+from service.platform.integrity import Finding, Verdict, read_both_ends
 from service.platform.obstacles import obstacle_to, read_forgetting_state
 from service.platform.problem import MEDIA_TYPE, NotFound, NotReady, Problem, known_problems, problems
 
 CHECK_SECONDS = 3.0
-
-Verdict = Literal["ok", "degraded", "failed"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """What one part says: `degraded` answers and accepts, `failed` does not."""
-
-    status: Verdict
-    detail: str
 
 
 class Health(BaseModel):
@@ -62,7 +52,8 @@ async def readyz(
     services: ServicesDep,
     verbose: Annotated[str | None, Query(description="Show every check.")] = None,
 ) -> Response:
-    """Whether this process should get traffic: database migrated, live version loaded.
+    """Whether this process should get traffic: database migrated, sound and not gone back in time, key the right one,
+    live version loaded.
 
     Without Redis it is `degraded` and still ready: reads and erasures go on, forgetting waits.
     """
@@ -97,70 +88,73 @@ async def problem(code: Annotated[str, Path(pattern="^[a-z_]{1,64}$")]) -> Probl
     return ProblemText(code=code, status=kind.status, title=kind.title, meaning=meaning, next_step=kind.next_step)
 
 
-async def run_checks(services: Services) -> dict[str, Check]:
+async def run_checks(services: Services) -> dict[str, Finding]:
     """Look at every part, at once, 3 seconds at most."""
-    looks: dict[str, Callable[[Services], Awaitable[Check]]] = {
+    looks: dict[str, Callable[[Services], Awaitable[Finding]]] = {
         "database": _database,
         "redis": _redis,
         "model": _model,
         "forgetting": _forgetting,
     }
     results = await asyncio.gather(*(_bounded(look(services)) for look in looks.values()))
-    return dict(zip(looks, results, strict=True))
+    found = dict(zip(looks, results, strict=True))
+    return found if services.integrity is None else found | services.integrity.findings()
 
 
-async def _bounded(look: Awaitable[Check]) -> Check:
+async def _bounded(look: Awaitable[Finding]) -> Finding:
     try:
         return await asyncio.wait_for(look, CHECK_SECONDS)
     except TimeoutError:
-        return Check("failed", f"No answer within {CHECK_SECONDS:g} s.")
+        return Finding("failed", f"No answer within {CHECK_SECONDS:g} s.")
     except Problem as error:
-        return Check("failed", error.detail)
+        return Finding("failed", error.detail)
 
 
-async def _database(services: Services) -> Check:
-    at = await services.database.run_read(migrations.revision_of)
+async def _database(services: Services) -> Finding:
+    # Not `run_read`: what is found against the database is told by its own check. In a thread, on another connection
+    # than serving's: what that one remembers of a page may be better than the page.
+    at = await asyncio.to_thread(services.database.query, migrations.revision_of)
     newest = migrations.head()
-    if at == newest:
-        return Check("ok", f"migrated to {at}")
     # An older process beside a newer schema goes on: migrations are additive.
-    if at is not None and at > newest:
-        return Check("ok", f"migrated to {at}, newer than this code's {newest}")
-    return Check("failed", f"The schema is at {at or 'nothing'}, this code needs {newest}: run `expunge db upgrade`.")
+    if at is not None and at >= newest:
+        await asyncio.to_thread(services.database.query, read_both_ends)
+        newer = "" if at == newest else f", newer than this code's {newest}"
+        return Finding("ok", f"migrated to {at}{newer}")
+    return Finding("failed", f"The schema is at {at or 'nothing'}, this code needs {newest}: run `expunge db upgrade`.")
 
 
-async def _redis(services: Services) -> Check:
+async def _redis(services: Services) -> Finding:
     if services.stream is None:
-        return Check("degraded", "No Redis: the worker looks for work by itself, every few seconds.")
+        return Finding("degraded", "No Redis: the worker looks for work by itself, every few seconds.")
     try:
         await asyncio.wait_for(asyncio.to_thread(services.stream.ping), CHECK_SECONDS - 0.5)
     except (Problem, TimeoutError) as error:
         detail = error.detail if isinstance(error, Problem) else "It does not answer in time."
-        return Check("degraded", f"{detail} Reads and erasures go on; forgetting may wait.")
-    return Check("ok", "answers")
+        return Finding("degraded", f"{detail} Reads and erasures go on; forgetting may wait.")
+    return Finding("ok", "answers")
 
 
-async def _model(services: Services) -> Check:
+async def _model(services: Services) -> Finding:
     live = services.live.status()
     if live.version is None:
-        return Check("failed", f"No version is loaded ({live.problem or 'none is live'}): train one, or repair it.")
+        return Finding("failed", f"No version is loaded ({live.problem or 'none is live'}): train one, or repair it.")
     if live.problem is not None:
-        return Check("degraded", f"Version {live.version} answers; the live one is refused ({live.problem}).")
-    return Check("ok", f"version {live.version}")
+        return Finding("degraded", f"Version {live.version} answers; the live one is refused ({live.problem}).")
+    return Finding("ok", f"version {live.version}")
 
 
-async def _forgetting(services: Services) -> Check:
+async def _forgetting(services: Services) -> Finding:
     now = services.clock.now()
     state = await services.database.run_read(lambda connection: read_forgetting_state(connection, now))
     found = obstacle_to(state)
     # That nobody works is no fault of this process, and none at all while nothing waits.
     if found is None or (found.code == "no_worker" and not state.waiting):
-        return Check(
+        return Finding(
             "ok", "no model yet" if state.base is None else f"base {state.base}; {state.waiting:,} erasures wait"
         )
-    return Check("degraded", f"{found} ({state.waiting:,} erasures wait.)")
+    return Finding("degraded", f"{found} ({state.waiting:,} erasures wait.)")
 
 
-def _verdict(checks: dict[str, Check]) -> Verdict:
+def _verdict(checks: dict[str, Finding]) -> Verdict:
     statuses = {check.status for check in checks.values()}
     return "failed" if "failed" in statuses else "degraded" if "degraded" in statuses else "ok"

@@ -52,6 +52,13 @@ model_load_failures_total = Counter(
 relay_published_total = Counter("expunge_relay_published_total", "Outbox rows published to the stream.")
 relay_failures_total = Counter("expunge_relay_failures_total", "Publishing attempts that failed.")
 retries_total = Counter("expunge_retries_total", "Units of work tried again after a transient error.", ("error",))
+database_behind = Gauge(
+    "expunge_database_behind", "Whether the database is older than what the model store has seen of it (1) or not (0)."
+)
+database_damaged = Gauge("expunge_database_damaged", "Whether a page of the database was found damaged (1) or not (0).")
+database_check_seconds = Histogram(
+    "expunge_database_check_seconds", "Time to read one table of a SQLite file through.", buckets=STAGE_BUCKETS
+)
 writer_queue_depth = Gauge("expunge_writer_queue_depth", "Units of work that wait for the SQLite writer.")
 auth_failures_total = Counter("expunge_auth_failures_total", "Requests without a valid key or scope.", ("reason",))
 invariant_violations_total = Counter(

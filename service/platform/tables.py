@@ -179,6 +179,15 @@ idempotency = Table(
     sqlite_with_rowid=False,
 )
 
+secret_check = Table(
+    "secret_check",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("value", LargeBinary(32), nullable=False),  # keyed digest of a constant: which key the digests are made with
+    Column("made_at", Instant, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+)
+
 audit_head = Table(
     "audit_head",
     metadata,

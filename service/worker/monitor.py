@@ -17,6 +17,7 @@ import migrations
 from service.platform.application import operational_application
 from service.platform.gauges import Scraper
 from service.platform.http_server import ApplicationServer, server_config
+from service.platform.integrity import read_both_ends
 from service.platform.listening import listen
 from service.platform.obstacles import obstacle_to, read_forgetting_state
 from service.platform.problem import MEDIA_TYPE, NotReady, Problem
@@ -77,6 +78,9 @@ class Monitor:
     def _readyz(self) -> MonitorResponse:
         """Standing by is ready too: a standby is there to take over."""
         checks = {"database": self._database(), "redis": self._redis(), "unlearning": self._unlearning()}
+        if self._worker.dependencies.integrity is not None:
+            found = self._worker.dependencies.integrity.findings()
+            checks |= {name: {"status": each.status, "detail": each.detail} for name, each in found.items()}
         statuses = {check["status"] for check in checks.values()}
         if "failed" in statuses:
             body = {"checks": checks, **NotReady().body("readyz"), "status": "failed"}
@@ -90,6 +94,7 @@ class Monitor:
     def _database(self) -> dict[str, str]:
         try:
             revision = self._worker.dependencies.database.query(migrations.revision_of)
+            self._worker.dependencies.database.query(read_both_ends)
         except Problem as problem:
             return {"status": "failed", "detail": problem.code}
         if revision is None or revision < migrations.head():

@@ -15,10 +15,11 @@ from service.platform import faults
 from service.platform.clock import SystemClock
 from service.platform.database import Database
 from service.platform.embedded import EmbeddedValkey
-from service.platform.identity import load_identity
+from service.platform.integrity import Integrity
 from service.platform.logging import configure_logging
 from service.platform.problem import Problem
 from service.platform.redis import ErasureStream, RedisUnavailable
+from service.platform.secret_check import SecretCheck
 from service.settings import Settings, load_settings
 from service.worker.monitor import Monitor
 from service.worker.worker import Worker, WorkerDependencies
@@ -39,15 +40,16 @@ def run_worker(settings: Settings, stop: threading.Event | None = None) -> int:
 
     Raises:
         RedisUnsuitable: the server would lose or evict entries.
+        SecretRefused: the key is not the one that the database or the store was made with.
     """
     configure_logging(settings.log_level, settings.log_format, "worker")
     if settings.fault is not None:
         faults.arm(faults.parse_fault(settings.fault, settings.fault_file))
     stop = stop or _told_by_signals()
-    with opened(settings) as parts:
-        if not _schema_is_there(parts.database, stop):
+    with opened(settings, stop) as dependencies:
+        if dependencies is None:
             return 0
-        worker = Worker(parts, stop)
+        worker = Worker(dependencies, stop)
         monitor = Monitor(worker, settings.host, settings.metrics_port)
         monitor.start()
         log.info("worker.started", pid=os.getpid())
@@ -60,13 +62,24 @@ def run_worker(settings: Settings, stop: threading.Event | None = None) -> int:
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[WorkerDependencies]:
-    """The parts of a worker with these settings; closed in the reverse order at the end."""
+def opened(settings: Settings, stop: threading.Event) -> Iterator[WorkerDependencies | None]:
+    """The parts of a worker with these settings, once the database is there; closed in the reverse order at the end.
+
+    None where the worker is told to stop before. Raises SecretRefused where the key is another one than theirs.
+    """
     with ExitStack() as stack:
         database = Database(settings.sql_url, pool_size=settings.pool_size)
         stack.callback(database.close)
-        store = ModelStore(settings.store_root, key=load_identity(settings).derive("manifest"))
-        yield WorkerDependencies(settings, database, store, _stream(settings, stack), SystemClock())
+        stream = _stream(settings, stack)
+        if not _schema_is_there(database, stop):
+            yield None
+            return
+        secret = SecretCheck(settings, database)
+        store = ModelStore(settings.store_root, key=secret.unlock_or_defer().derive("manifest"))
+        integrity = Integrity(database, store, secret, pages_every_s=settings.integrity_seconds)
+        integrity.start()
+        stack.callback(integrity.stop)
+        yield WorkerDependencies(settings, database, store, stream, SystemClock(), integrity)
 
 
 def main() -> int:

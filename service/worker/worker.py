@@ -15,6 +15,7 @@ from service.platform import metrics
 from service.platform.clock import Clock
 from service.platform.database import Database
 from service.platform.faults import fault_point
+from service.platform.integrity import Integrity
 from service.platform.logging import error_facts
 from service.platform.obstacles import (
     BACKBONE_UNAVAILABLE,
@@ -81,6 +82,7 @@ class WorkerDependencies:
     store: ModelStore
     stream: ErasureStream | None
     clock: Clock
+    integrity: Integrity | None = None
 
 
 class Worker:
@@ -136,6 +138,7 @@ class Worker:
             self.status.rounds += 1
 
     def _recover(self) -> None:
+        self._ensure_integrity()
         self.retention.recover()
         self._hear_of_damage()
         self._damaged = self.retention.live_is_damaged()
@@ -143,7 +146,13 @@ class Worker:
             # Only the holder of the lease reads: whatever was delivered and not acknowledged was an earlier one's.
             self.batcher.reclaim(0)
 
+    def _ensure_integrity(self) -> None:
+        """Touch nothing while the database is damaged, or older than what the store has seen of it."""
+        if self.dependencies.integrity is not None:
+            self.dependencies.integrity.ensure()
+
     def _round(self) -> None:
+        self._ensure_integrity()
         self._sweep_if_due()
         self.batcher.gather(self.stop)
         if self._hear_of_damage():
@@ -174,6 +183,9 @@ class Worker:
         self._damaged = False
         self.retention.align()
         fault_point("worker.after_alias")
+        if self.dependencies.integrity is not None:
+            # What is settled is marked in the store: a database that does not know it was restored.
+            self.dependencies.integrity.look()
         if rebasing:
             # A base that was trained meanwhile never learnt what was held back: there is nothing left to forget.
             self.dependencies.database.transact(self._accept_held_again)

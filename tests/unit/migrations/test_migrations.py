@@ -19,6 +19,7 @@ NOW = datetime(2026, 11, 21, 3, 0, 0, 123456, tzinfo=UTC)
 
 # One row of each table, in an order that the foreign keys allow.
 ROWS: dict[str, dict[str, Any]] = {
+    "secret_check": {"id": 1, "value": b"v" * 32, "made_at": NOW},
     "users": {"key": 1, "id": "ana/🦆", "digest": b"u" * 32},
     "items": {"key": 1, "id": "i 1", "digest": b"i" * 32, "title": "One"},
     "interactions": {"user_key": 1, "item_key": 1, "recorded_at": NOW},
