@@ -181,10 +181,10 @@ def test_progress_says_how_far_it_is_and_what_is_left(tmp_path: Path) -> None:
 def test_time_left_comes_from_the_median_of_the_method_or_of_all() -> None:
     keys = tuple(CellKey("d", "b", method, "single", seed) for method in ("fast", "new", "slow") for seed in (0, 1, 2))
     known = dict.fromkeys(keys) | {keys[0]: 1.0, keys[6]: 100.0, keys[7]: 100.0}
-    latency = runner_module._TimeEstimate(keys, known)
+    estimate = runner_module._TimeEstimate(keys, known)
 
-    assert latency.left(0) == 2 * 1 + 3 * 100 + 1 * 100
-    assert latency.left(8) == 100
+    assert estimate.left(0) == 2 * 1 + 3 * 100 + 1 * 100
+    assert estimate.left(8) == 100
 
 
 class Sealed:
