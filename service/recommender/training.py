@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from math import inf, isfinite
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -151,6 +152,15 @@ class Training:
                 checkpoint.unlink(missing_ok=True)
             raise
         return self._result()
+
+    def run_afresh_or_on(self, report: Callable[[EpochReport], None] | None, checkpoint: Path | None) -> TrainingResult:
+        """`run`, from the checkpoint where that is of use; one of other settings, or a damaged one, is taken away."""
+        if checkpoint is not None and checkpoint.exists():
+            try:
+                self.load(checkpoint)
+            except (ValueError, OSError, KeyError, EOFError, BadZipFile):
+                checkpoint.unlink(missing_ok=True)
+        return self.run(report, checkpoint)
 
     def _epochs(self) -> Iterator[EpochReport]:
         while len(self.history) < self.config.epochs and not self._stale():

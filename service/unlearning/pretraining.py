@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import isfinite
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,6 +18,7 @@ from service.recommender.graph import InteractionGraph
 from service.recommender.losses import pair_scores
 from service.recommender.propagation import product
 from service.recommender.sampling import batches
+from service.recommender.soundness import Diverged, cause_of
 from service.recommender.training import EpochReport, TrainingConfig
 from service.unlearning.amplification import swap_graph
 from service.unlearning.corrector import Corrector
@@ -149,6 +152,7 @@ class Pretraining:
         config: settings.
         training: the settings that the base was trained with; without them no shadow is trained.
         taught: what a shadow of this base taught another encoder: then none is trained.
+        checkpoint: a file from which the shadow's training is taken up again.
     """
 
     def __init__(
@@ -157,8 +161,10 @@ class Pretraining:
         config: PretrainingConfig,
         training: TrainingConfig | None = None,
         taught: Expectation | None = None,
+        checkpoint: Path | None = None,
     ) -> None:
         self.state, self.config, self.training, self.taught = state, config, training, taught
+        self.checkpoint = checkpoint
         device = state.e0.device
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.corrector = Corrector(state)
@@ -189,6 +195,9 @@ class Pretraining:
             if simulated is None or step % self.config.steps_a_request == 0:
                 simulated = self._simulate()
             loss = self._step(simulated)
+            if not isfinite(loss):
+                msg = f"The pre-training diverged in step {step} of {self.config.steps}: its loss is not finite. "
+                raise Diverged(msg + cause_of(self.config.learning_rate, PretrainingConfig.learning_rate))
             judgement = None
             if step % self.config.judge_every == 0 or step == self.config.steps:
                 judgement = judge(self.encoder)
@@ -218,7 +227,7 @@ class Pretraining:
                 seconds = time.perf_counter() - started
                 report(PretrainingReport(epoch.epoch + 1, epoch.epochs, epoch.loss, None, seconds, "shadow"))
 
-        shadow = Shadow.train(self.state, self.training, config.shadow_share, config.seed, told)
+        shadow = Shadow.train(self.state, self.training, config.shadow_share, config.seed, told, self.checkpoint)
         self._expect(learn_expectation(self.state, shadow, self.corrector.calibration))
         return shadow.seconds
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -49,6 +50,7 @@ class Shadow:
         share: float,
         seed: int,
         report: Callable[[EpochReport], None] | None = None,
+        checkpoint: Path | None = None,
     ) -> Shadow:
         """Trains one.
 
@@ -59,6 +61,7 @@ class Shadow:
                 what a real request leaves.
             seed: decides which, and the training.
             report: called after each epoch.
+            checkpoint: a file from which the training is taken up again; taken away once it is done.
 
         Cost: a whole training.
         """
@@ -70,7 +73,8 @@ class Shadow:
         remaining = graph.without(edges)
         edges = edges[:, remaining.keeps(edges)].long()
         config = replace(training, seed=SHADOW_SEEDS + seed)
-        e0 = Training(state.backbone, remaining, state.validation, config, state.e0.device).run(report).e0
+        run = Training(state.backbone, remaining, state.validation, config, state.e0.device)
+        e0 = run.run_afresh_or_on(report, checkpoint).e0
         with torch.no_grad():
             readout = state.backbone.propagate(e0, remaining)
             scores = _on_scale_of(state, readout, _scores(state, readout, edges))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 
 from sqlalchemy import Connection
 
@@ -12,6 +13,7 @@ from service.platform.clock import Clock, SystemClock
 from service.platform.database import Database
 from service.platform.gauges import package_version
 from service.platform.problem import Conflict
+from service.recommender.soundness import Unsound, cause_of
 from service.recommender.training import TrainingConfig
 from service.settings import Settings
 from service.unlearning.expectation import Expectation
@@ -22,6 +24,7 @@ from service.worker.repository import lineage
 from service.worker.training import TrainingOvertaken, use_threads
 
 ENCODER_TRIES = 5
+WORST_RATIO = 0.5  # of the base's NDCG on simulated requests; good encoders are at .97 and more
 
 
 class NoBase(Conflict):
@@ -66,14 +69,33 @@ def pretrain(
 
     Raises:
         NoBase: there is none.
+        Unsound: the pre-training diverged, or its encoder spoils the model; nothing is published.
     """
     number = base or _wanted_base(database)
     use_threads(settings)
     loaded = load_base(store, number)
     training = _training_of(loaded.manifest)
     taught = _taught(database, store, loaded, config.mode)
-    result = Pretraining(loaded.state, config, training, taught).run(progress)
-    return publish_encoder(database, store, number, config, result, clock=clock)
+    checkpoint = settings.home / "checkpoints" / f"shadow-{number}-{loaded.manifest.checksum[:12]}.npz"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    result = Pretraining(loaded.state, config, training, taught, checkpoint).run(progress)
+    _refuse_unsound(result, config)
+    encoder = publish_encoder(database, store, number, config, result, clock=clock)
+    checkpoint.unlink(missing_ok=True)
+    return encoder
+
+
+def _refuse_unsound(result: PretrainingResult, config: PretrainingConfig) -> None:
+    """An encoder that spoils the model by itself would have the gate refuse every version; raises Unsound."""
+    finite = all(
+        bool(tensor.isfinite().all()) for tensor in result.encoder.tensors().values() if tensor.is_floating_point()
+    )
+    ratio = result.judgement.quality_ratio
+    if finite and isfinite(result.judgement.score) and ratio >= WORST_RATIO:
+        return
+    what = f"it leaves {ratio:.1%} of the base's NDCG" if finite else "it holds values that are not finite"
+    msg = f"The encoder must not be used: {what}. {cause_of(config.learning_rate, PretrainingConfig.learning_rate)}"
+    raise Unsound(msg)
 
 
 def publish_encoder(

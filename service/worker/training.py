@@ -1,11 +1,11 @@
 """Making bases: from what SQL holds to a version that the pipeline can forget from, once it has an encoder."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from service.models.problems import VersionFenced
 from service.platform.clock import Clock, SystemClock
 from service.platform.database import Database
 from service.platform.gauges import package_version
-from service.platform.problem import Conflict
+from service.platform.problem import Conflict, Problem
 from service.recommender.backbones import Backbone, LightGCN
+from service.recommender.backbones.registry import BackboneUnavailable, is_built_in
 from service.recommender.graph import InteractionGraph
 from service.recommender.ranking import RankingQuality
 from service.recommender.sampling import split_validation
@@ -165,6 +166,35 @@ def train_base(
     return base
 
 
+def base_without_encoder(database: Database, config: BaseConfig) -> PublishedBase | None:
+    """The newest base, where it is just what `train_base` would make now and has no encoder yet; else None.
+
+    A training that was interrupted between the two is taken up there.
+    """
+
+    def unit(connection: Connection) -> tuple[Snapshot, lineage.LineageVersion | None, int | None]:
+        return snapshot(connection), lineage.newest_base(connection), lineage.alias(connection, lineage.LIVE)
+
+    data, row, live = database.query(unit)
+    if row is None or row.manifest.get("encoders"):
+        return None
+    facts, metrics = row.manifest.get("config") or {}, row.manifest.get("metrics") or {}
+    made = {**_training_facts(data, config), "snapshot_seq": facts.get("snapshot_seq")}
+    if row.manifest.get("dataset_hash") != dataset_hash(data) or facts != json.loads(json.dumps(made)):
+        return None
+    graph, validation = _split(data, config)
+    quality = RankingQuality(metrics["recall_at_20"], metrics["ndcg_at_20"], 0)
+    result = TrainingResult(torch.empty(0), int(metrics["best_epoch"]), int(metrics["epochs"]), quality, 0.0, ())
+    sizes = (graph.n_users, graph.n_items, graph.n_edges, validation.shape[1])
+    return PublishedBase(row.version, live == row.version, result, *sizes)
+
+
+def promote_base(database: Database, number: int, clock: Clock | None = None) -> None:
+    """Have the next versions derive from a base that is published already."""
+    at = (clock or SystemClock()).now()
+    database.transact(lambda connection: lineage.point_base(connection, number, at))
+
+
 def publish_base(
     database: Database, store: ModelStore, learnt: UnpublishedBase, *, go_live: bool = False, clock: Clock | None = None
 ) -> PublishedBase:
@@ -211,13 +241,14 @@ def _train(
     checkpoint.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     run = Training(config.backbone, graph, validation, config.training)
     try:
-        return run.run(progress, checkpoint)
-    except (ValueError, OSError, KeyError, EOFError, BadZipFile):
-        # A checkpoint of other settings, or a damaged one: it is of no use to this training.
-        if not checkpoint.exists():
+        return run.run_afresh_or_on(progress, checkpoint)
+    except (Problem, ArithmeticError, OSError):
+        raise
+    except Exception as error:
+        name = config.backbone.name
+        if is_built_in(name):
             raise
-        checkpoint.unlink(missing_ok=True)
-        return Training(config.backbone, graph, validation, config.training).run(progress, checkpoint)
+        raise BackboneUnavailable(name, f"its training fails with {type(error).__name__}") from error
 
 
 def _publish_base(
@@ -272,11 +303,7 @@ def _refuse_far_worse(connection: Connection, judged: RankingComparison, config:
 def _base_facts(
     data: Snapshot, config: BaseConfig, result: TrainingResult, judged: RankingComparison, clock: Clock
 ) -> ManifestFacts:
-    facts: dict[str, Any] = {"backbone": config.backbone.config(), "snapshot_seq": data.seq}
-    if config.adopted is None:
-        facts |= {"training": asdict(config.training), "validation_share": config.share_of(data.edges.size // 2)}
-    else:
-        facts["adopted"] = config.adopted
+    facts = _training_facts(data, config)
     metrics = _quality(result.validation) | {"epochs": result.epochs, "best_epoch": result.best_epoch}
     metrics["popularity_ndcg_at_20"] = judged.popularity
     return ManifestFacts(
@@ -288,6 +315,16 @@ def _base_facts(
         config=facts,
         metrics=metrics,
     )
+
+
+def _training_facts(data: Snapshot, config: BaseConfig) -> dict[str, Any]:
+    """How a base is made, for its manifest; what may differ by data is in `dataset_hash`."""
+    facts: dict[str, Any] = {"backbone": config.backbone.config(), "snapshot_seq": data.seq}
+    if config.adopted is None:
+        facts |= {"training": asdict(config.training), "validation_share": config.share_of(data.edges.size // 2)}
+    else:
+        facts["adopted"] = config.adopted
+    return facts
 
 
 def _quality(quality: RankingQuality) -> dict[str, float]:

@@ -38,6 +38,13 @@ def version(connection: Connection, number: int) -> LineageVersion | None:
     return None if row is None else LineageVersion(*row)
 
 
+def newest_base(connection: Connection) -> LineageVersion | None:
+    """The base that was published last and may serve, or None."""
+    newest = _ROW.where(versions.c.kind == "base", versions.c.status == "ready").order_by(versions.c.version.desc())
+    row = connection.execute(newest.limit(1)).one_or_none()
+    return None if row is None else LineageVersion(*row)
+
+
 class LineageState(NamedTuple):
     """Where the models stand: the version that answers, and the base that the next ones come from."""
 
