@@ -19,7 +19,18 @@ from service.cli.data import (
     UserColumn,
     reading_options,
 )
-from service.cli.learn import Readout
+from service.cli.learn import (
+    WITHOUT_ENCODER,
+    AcceptWorse,
+    GoLive,
+    NoPretrain,
+    Readout,
+    encoder_document,
+    encoder_text,
+    pretrain_base,
+)
+from service.cli.terminal import Terminal
+from service.erasures.modes import Mode
 
 if TYPE_CHECKING:
     from service.recommender.backbones import Backbone
@@ -53,7 +64,9 @@ def adopt(
     without_erased: Annotated[
         bool, typer.Option("--without-erased", help="Vouch that it was trained without anything that was erased here.")
     ] = False,
-    go_live: Annotated[bool, typer.Option("--go-live", help="Use this base even if another one serves now.")] = False,
+    go_live: GoLive = False,
+    accept_worse: AcceptWorse = False,
+    no_pretrain: NoPretrain = False,
     format: FormatName = None,
     user_column: UserColumn = None,
     item_column: ItemColumn = None,
@@ -66,7 +79,7 @@ def adopt(
 ) -> None:
     """Make a base of embeddings that were trained elsewhere, on the interactions that are recorded.
 
-    The first base serves at once. Pre-train an encoder for it before the first erasure, as for any base.
+    The first base serves at once. Its influence encoder, by which it forgets, is pre-trained next.
     """
     from service.interactions.formats import Reading
     from service.interactions.readers import read_file
@@ -79,12 +92,15 @@ def adopt(
     reading = Reading(how)
     pairs = read_file(held_out.expanduser(), reading)
     unseen = list(zip(pairs.users.to_pylist(), pairs.items.to_pylist(), strict=True))
-    foreign = ExternalModel(vectors, unseen, _backbone(layers, readout), without_erased)
+    foreign = ExternalModel(vectors, unseen, _backbone(layers, readout), without_erased, accept_worse)
     with open_home(settings, upgrade=True) as home:
         adopted = adopt_base(home.database, home.store, home.identity, foreign, go_live=go_live)
+        encoder = None if no_pretrain else pretrain_base(home, Terminal(), adopted.base.version)
     remarks = reading.remarks
     document = _document(adopted, foreign.backbone) | {"remarks": remarks}
-    print_result(json_file, document, "\n".join((_text(adopted), *remarks)))
+    document["encoder"] = encoder and encoder_document(encoder, Mode.FORGET)
+    able = WITHOUT_ENCODER if encoder is None else encoder_text(encoder, Mode.FORGET)
+    print_result(json_file, document, "\n".join((_text(adopted), able, *remarks)))
 
 
 def _backbone(layers: int | None, readout: Readout) -> Backbone:

@@ -11,6 +11,7 @@ import typer
 
 from service.cli.context import Json, open_home, print_result, settings_of
 from service.cli.failures import Refusal
+from service.cli.imported import remember_import
 from service.cli.terminal import Terminal
 from service.interactions.options import Format, ReadingOptions
 
@@ -109,6 +110,7 @@ def import_(
         found = read(source.expanduser(), how=how, progress=progress)
     with open_home(settings, upgrade=True) as home, terminal.step("Recording", "interactions") as progress:
         report = import_dataset(home.database, home.identity, found.dataset, progress=progress)
+    remember_import(settings.home, source.expanduser(), how, len(found.dataset.test))
     document = {"dataset": dataset_facts(found.dataset), "import": asdict(report), "reading": reading_facts(found, how)}
     print_result(json_file, document, _text(found, report, how))
 

@@ -27,6 +27,7 @@ ASK_ABOVE = 100
 ASK_ABOVE_SHARE = 0.1
 """The same as a share of everything recorded, for whole users and items in a small data set."""
 OPEN = ("accepted",)
+QUEUED = "queued"  # what needs nothing to be done
 
 
 def erase(
@@ -161,12 +162,17 @@ def _await(client: ServiceClient, accepted: Sequence[Mapping[str, Any]], seconds
     """The state of each erasure once all are forgotten, or time is up."""
     deadline = time.monotonic() + seconds
     states = [dict(each) for each in accepted]
-    with Terminal().step("Forgetting", "erasures", len(states)) as progress:
+    terminal, told = Terminal(), set[str]()
+    with terminal.step("Forgetting", "erasures", len(states)) as progress:
         for place, state in enumerate(states):
             while state["status"] in OPEN and time.monotonic() < deadline:
                 time.sleep(min(0.2, max(deadline - time.monotonic(), 0)))
                 salt = state.get("salt")
                 state = {**client.erasure(state["id"]), **({} if salt is None else {"salt": salt})}
+                waits = state.get("waiting_for") or {}
+                if waits.get("code", QUEUED) not in {QUEUED, *told}:
+                    told.add(waits["code"])
+                    terminal.say(f"Waits: {waits['detail']} {waits['next_step']}")
             states[place] = state
             progress(place + 1)
     return states
@@ -175,4 +181,7 @@ def _await(client: ServiceClient, accepted: Sequence[Mapping[str, Any]], seconds
 def _line(state: Mapping[str, Any]) -> str:
     text = f"{state['id']}  {state['status']}, {state['requested']} named, {state['matched']} recorded interactions"
     forgotten = state.get("stages", {}).get("forgotten", {}).get("seconds")
-    return text if forgotten is None else f"{text}, forgotten after {duration(forgotten)}"
+    if forgotten is not None:
+        return f"{text}, forgotten after {duration(forgotten)}"
+    waits = state.get("waiting_for")
+    return text if waits is None else f"{text}; waits: {waits['detail']} {waits['next_step']}"

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from service.cli.context import Json, print_result, settings_of
+from service.cli.evaluation_table import table
 from service.cli.failures import FAILED, INTERRUPTED, USAGE, Refusal
 from service.cli.terminal import BAR_WIDTH, LINE_EVERY_S, Terminal, count, cropped, duration
 
@@ -81,7 +82,7 @@ def evaluate(
             there = sum(status == "measured" for _, status in runner.statuses())
             msg = f"Stopped; {there} of {len(grid.cells)} cells are measured. Run the same command again to go on."
             raise Refusal(msg, INTERRUPTED) from None
-    print_result(json_file, _document(outcome), _text(outcome, results))
+    print_result(json_file, _document(outcome), _text(outcome, results, grid))
     if outcome.failures:
         raise Refusal("\n".join(f"{failed.key}: {failed.reason}" for failed in outcome.failures), FAILED)
 
@@ -171,10 +172,11 @@ def _document(outcome: RunSummary) -> dict[str, Any]:
     }
 
 
-def _text(outcome: RunSummary, results: Path) -> str:
+def _text(outcome: RunSummary, results: Path, grid: Grid) -> str:
     parts = [f"{count(outcome.measured, 'cells')} measured", f"{outcome.found} there before"]
     if outcome.left:
         parts.append(f"{outcome.left} left to another process")
     if outcome.failures:
         parts.append(f"{len(outcome.failures)} failed")
-    return f"{', '.join(parts)}; they lie in {results}."
+    measured = table(results, grid.cells)
+    return "\n".join((*([measured, ""] if measured else []), f"{', '.join(parts)}; they lie in {results}."))

@@ -54,7 +54,8 @@ def explain(error: BaseException) -> Failure:
 def _usage(error: Any) -> str:
     command = getattr(getattr(error, "ctx", None), "command_path", "expunge")
     sentence = str(error.format_message()).rstrip(".").replace("\n", " ")
-    return f"{sentence}. `{command} --help` shows what there is."
+    end = "" if sentence.endswith("?") else "."
+    return f"{sentence}{end} `{command} --help` shows what there is."
 
 
 def _detail(error: Any) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from service.platform.auth import KeyFacts, Scope
+    from service.platform.obstacles import ForgettingState
     from service.settings import Settings
 
 db = typer.Typer(help="The database schema.", no_args_is_help=True)
@@ -164,12 +165,16 @@ def status_document(home: Home) -> dict[str, Any]:
     from service.models import service as models
     from service.platform.clock import SystemClock
     from service.platform.gauges import sql_gauges
+    from service.platform.obstacles import obstacle_to, read_forgetting_state
 
-    def unit(connection: Connection) -> tuple[dict[str, float], int | None]:
-        gauges = sql_gauges(connection, SystemClock().now())
-        return {gauge.name: gauge.samples[0].value for gauge in gauges}, models.live(connection)
+    now = SystemClock().now()
 
-    gauges, live = home.database.query(unit)
+    def unit(connection: Connection) -> tuple[dict[str, float], int | None, ForgettingState]:
+        gauges = {gauge.name: gauge.samples[0].value for gauge in sql_gauges(connection, now)}
+        return gauges, models.live(connection), read_forgetting_state(connection, now)
+
+    gauges, live, state = home.database.query(unit)
+    obstacle = obstacle_to(state)
     return {
         "home": str(home.settings.home),
         "database": home.database.url.render_as_string(hide_password=True),
@@ -179,6 +184,12 @@ def status_document(home: Home) -> dict[str, Any]:
         "versions": home.store.numbers("versions"),
         "encoders": home.store.numbers("encoders"),
         "store_bytes": sum(file.stat().st_size for file in home.store.root.rglob("*") if file.is_file()),
+        "forgetting": {
+            "base": state.base,
+            "modes": sorted(state.encoders),
+            "worker_alive": state.worker_alive,
+            "waits_for": obstacle and obstacle.body(),
+        },
         "erasures": {
             "waiting": int(gauges["expunge_backlog"]),
             "needing_attention": int(gauges["expunge_erasures_needing_attention"]),
@@ -211,9 +222,18 @@ def _status_text(document: dict[str, Any]) -> str:
             f"pages      {document['pages']}",
             f"live       {'none: run `expunge train`' if live is None else f'version {live}'}",
             f"store      {versions}, {size(document['store_bytes'])}",
+            f"forgetting {_forgetting(document['forgetting'])}",
             f"erasures   {erasures}",
         )
     )
+
+
+def _forgetting(facts: dict[str, Any]) -> str:
+    if facts["base"] is None:
+        return "no model yet"
+    able = f"base {facts['base']}, mode {' and '.join(facts['modes'])}" if facts["modes"] else ""
+    waits = facts["waits_for"] and f"{facts['waits_for']['detail']} {facts['waits_for']['next_step']}"
+    return "; ".join(part for part in (able, waits) if part)
 
 
 def _revision(settings: Settings) -> str | None:

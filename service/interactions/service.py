@@ -109,6 +109,12 @@ def anything_suppressed(connection: Connection) -> bool:
     return bool(found.users or found.items or found.pairs)
 
 
+def without_suppressed(connection: Connection, pairs: Keys) -> Keys:
+    """Those of the (2, m) pairs of keys that no erasure covers."""
+    kept: Keys = pairs[:, ~_covered(pairs, repository.suppressed_keys(connection))]
+    return kept
+
+
 def user_keys(connection: Connection, identity: Identity, ids: Sequence[str]) -> Keys:
     """Surrogate keys of user ids, (n,) int64 in their order; -1 for one that is not registered."""
     digests = [identity.user(id) for id in ids]

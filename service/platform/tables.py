@@ -93,16 +93,6 @@ interactions = Table(
     sqlite_with_rowid=False,
 )
 
-# The test part of what was imported: nothing learns it, training tells how well it is found.
-test_interactions = Table(
-    "test_interactions",
-    metadata,
-    Column("user_key", Key, ForeignKey("users.key"), primary_key=True),
-    Column("item_key", Key, ForeignKey("items.key"), primary_key=True),
-    Index("ix_test_interactions_item_key", "item_key"),
-    sqlite_with_rowid=False,
-)
-
 erasures = Table(
     "erasures",
     metadata,

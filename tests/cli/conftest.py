@@ -81,7 +81,7 @@ def _write(path: Path, header: tuple[str, str], rows: list[tuple[str, str]]) -> 
 def learnt_home(small_folder: Path) -> Iterator[Path]:
     """A home with data, a base and an encoder; tests copy it (`own_home`), they never change it."""
     folder = Path(tempfile.mkdtemp(prefix="expunge-"))
-    learn = ("train", "--dimension", "16", "--batch-size", "256", "--epochs", "6")
+    learn = ("train", "--dimension", "16", "--batch-size", "256", "--epochs", "6", "--no-pretrain")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EXPUNGE_TORCH_THREADS", "1")  # so little work is done sooner by one
         for command in (("import", "--data", str(small_folder)), learn, ("pretrain", "--steps", "4")):

@@ -49,6 +49,14 @@ def test_a_grid_is_measured_once(run: Run, grid: Path, small_folder: Path) -> No
 
     assert (some.status, json.loads(some.out)["measured"]) == (0, 2), some.err
     assert "2 cells measured, 2 there before" in rest.out
+    lines = rest.out.splitlines()
+    assert lines[0] == "small, lightgcn, genuine_2pct (1 seed)"
+    assert lines[1].split() == ["method", "NDCG@20", "Recall@20", "AUC", "MI-BF", "to", "retrain", "a", "request"]
+    assert [line.split()[0] for line in lines[2:4]] == ["graph_swap", "none"]
+    assert "small, lightgcn, user (1 seed)" in lines
+    assert max(map(len, lines[:-1])) <= 80
+    cell = json.loads(next((grid.parent / "results").rglob("*genuine_2pct/none-0.json")).read_text())
+    assert lines[3].split()[1] == f"{cell['quality']['overall']['ndcg_at_20']:.4f}"
     assert "4 cells" in rest.err
     assert [line.split()[0] for line in listed.out.splitlines()] == ["measured"] * 4
     assert len(list((grid.parent / "results").rglob("*.json"))) == 4

@@ -23,7 +23,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "users": {"key": 1, "id": "ana/🦆", "digest": b"u" * 32},
     "items": {"key": 1, "id": "i 1", "digest": b"i" * 32, "title": "One"},
     "interactions": {"user_key": 1, "item_key": 1, "recorded_at": NOW},
-    "test_interactions": {"user_key": 1, "item_key": 1},
     "batches": {"id": 1, "epoch": 1, "version": 2, "step": "settled", "size": 1, "created_at": NOW},
     "erasures": {
         "id": "e1",
