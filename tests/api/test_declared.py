@@ -84,6 +84,15 @@ def test_a_delete_with_anything_unknown_erases_nothing(api: Api, path: str) -> N
     assert erasures(api) == []
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/users/u1/", "/v1/users/u1/interactions/", "/v1/users//interactions/a", "/v1/items/a/"]
+)
+def test_an_address_that_lost_an_id_erases_nothing(api: Api, path: str) -> None:
+    """Clients resolve `DELETE /v1/users/u1/interactions/..` to the first of these: it is not the whole user."""
+    assert api.client.delete(path, follow_redirects=True).status_code in (404, 405)
+    assert erasures(api) == []
+
+
 def test_a_misspelt_parameter_is_told_the_right_one(api: Api) -> None:
     """And which there are."""
     body = problem(api.client.delete("/v1/users/u1?mod=dislike"), 422, "invalid_request")

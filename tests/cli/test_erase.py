@@ -1,5 +1,6 @@
 """`expunge erase` and `audit list`, against a real service."""
 
+import io
 import json
 from pathlib import Path
 
@@ -126,3 +127,22 @@ def test_with_a_yes_the_reach_is_told_and_everything_erased(service: Serving, ru
     document = json.loads(ran.out)
     assert document["erasures"][0]["requested"] == 101
     assert document["reach"]["matched"] == 0
+
+
+@pytest.mark.parametrize(("answer", "status"), [("n\n", 130), ("", 130), ("y\n", 0)])
+def test_on_a_terminal_it_asks(
+    service: Serving, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str, status: int
+) -> None:
+    """With the reach in the question; no answer is a no."""
+    file = tmp_path / "pairs.csv"
+    file.write_text("user_id,item_id\n" + "".join(f"no-one-{number},i0000001\n" for number in range(101)))
+    before = service.get("/v1/erasures?limit=1").json()["erasures"][:1]
+    terminal = io.StringIO(answer)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", terminal)
+
+    ran = run("erase", "--file", file, "--url", service.url, "--key", service.key)
+
+    assert ran.status == status, ran.err
+    assert "This erases 101 interactions" in ran.err
+    assert (service.get("/v1/erasures?limit=1").json()["erasures"][:1] == before) is (status != 0)

@@ -190,7 +190,7 @@ def test_a_worker_that_is_told_to_stop_finishes_its_batch(place: Home) -> None:
 
 
 def test_the_monitor_answers_for_operators(place: Home, stream: ErasureStream) -> None:
-    """Liveness, readiness with its checks, metrics, and a problem for any other path."""
+    """Liveness, readiness with its checks, metrics, and a problem for any other path or an unknown parameter."""
     worker = worker_of(place, stream)
     monitor = Monitor(worker, "127.0.0.1", 0)
     monitor.start()
@@ -203,6 +203,9 @@ def test_the_monitor_answers_for_operators(place: Home, stream: ErasureStream) -
         metrics = urllib.request.urlopen(f"{address}/metrics").read().decode()
         with pytest.raises(urllib.error.HTTPError) as missing:
             urllib.request.urlopen(f"{address}/other")
+        verbose = urllib.request.urlopen(f"{address}/readyz?verbose").status
+        with pytest.raises(urllib.error.HTTPError) as unknown:
+            urllib.request.urlopen(f"{address}/livez?dry_run=1")
     monitor.stop()
 
     assert live == {"status": "ok"}
@@ -211,6 +214,8 @@ def test_the_monitor_answers_for_operators(place: Home, stream: ErasureStream) -
     assert 'expunge_invariant_violations_total{rule="outbox_age"}' in metrics
     assert json.loads(missing.value.read())["status"] == 404
     missing.value.close()
+    assert (verbose, unknown.value.code, json.loads(unknown.value.read())["code"]) == (200, 422, "invalid_request")
+    unknown.value.close()
 
 
 def test_a_worker_without_a_schema_is_not_ready(settings: Settings) -> None:
