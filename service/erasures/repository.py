@@ -230,7 +230,7 @@ def page(
 def cancel(connection: Connection, erasure_id: str, at: datetime) -> bool:
     """Cancel an accepted erasure, lift its suppressions, drop its reason; False where it is not accepted."""
     accepted = update(erasures).where(erasures.c.id == erasure_id, erasures.c.status == "accepted")
-    if connection.execute(accepted.values(status="cancelled", cancelled_at=at, reason=None)).rowcount != 1:
+    if connection.execute(accepted.values(status="cancelled", cancelled_at=at, needs=None, reason=None)).rowcount != 1:
         return False
     connection.execute(delete(suppressions).where(suppressions.c.erasure_id == erasure_id))
     connection.execute(delete(outbox).where(outbox.c.erasure_id == erasure_id))

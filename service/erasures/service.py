@@ -152,18 +152,20 @@ async def wait(services: Services, erasure_id: str, seconds: float) -> Erasure |
 
     Returns the erasure, or None where it is accepted still after `seconds`, or when the service is told to stop.
     """
-    end = services.clock.monotonic() + seconds
-    step = WAIT_STEP_S
+    began = services.clock.monotonic()
+    end = began + seconds
     while True:
         status = await services.database.run_read(lambda connection: repository.status_of(connection, erasure_id))
         if status != "accepted":
             return await get(services, erasure_id)
-        left = end - services.clock.monotonic()
+        now = services.clock.monotonic()
+        left = end - now
+        # A tenth of the time that it took: the answer is late by no more, and long waits ask seldom.
+        step = min(max(WAIT_STEP_S, (now - began) / 10), WAIT_STEP_MAX_S)
         if left <= 0 or services.stopping.is_set():
             return None
         with suppress(TimeoutError):
             await asyncio.wait_for(services.stopping.wait(), min(step, left))
-        step = min(step * 1.5, WAIT_STEP_MAX_S)
 
 
 async def cancel(services: Services, erasure_id: str, owner: str | None = None) -> Erasure:

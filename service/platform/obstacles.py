@@ -23,6 +23,8 @@ ENCODER_OUTDATED: Final = "encoder_outdated"
 BACKBONE_UNAVAILABLE: Final = "backbone_unavailable"
 BASE_DAMAGED: Final = "base_damaged"
 WORKER_FAILING: Final = "worker_failing"
+FINE_TUNING: Final = "fine_tuning"
+"""What an accepted erasure needs, where the gate refused what the encoder alone gave."""
 
 CODES: Final = (
     NO_ENCODER,
@@ -138,6 +140,12 @@ def waiting_for(
     found = obstacle_to(state, mode)
     if found is not None:
         return found
+    if needs == FINE_TUNING:
+        return Obstacle(
+            FINE_TUNING,
+            "The gate refused what the encoder alone gave; it is fine-tuned beside the others' erasures.",
+            "Nothing needs to be done: the worker is at it, in a quarter of its time at most.",
+        )
     place = "It is in the queue." if ahead is None else f"{ahead:,} erasures were accepted before it."
     return Obstacle("queued", place, "Nothing needs to be done: the worker is at it.")
 

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, bindparam, func, select, tuple_, update
 
 from service.erasures.problems import GateRefused
+from service.platform.obstacles import FINE_TUNING
 from service.platform.tables import audit_entries, erasure_targets, erasures, interactions
 
 CHUNK = 500  # ids in one statement: both databases bound the number of parameters
-FINE_TUNING = "fine_tuning"
-"""What an accepted erasure needs, where the gate refused what the encoder alone gave."""
 ALIKE_MAX = 20  # erasures of the same targets that are looked at
 
 

@@ -1,9 +1,13 @@
 """What the gate refuses after the encoder alone: put off, fine-tuned beside the others, held back in the end."""
 
+import asyncio
+
 import pytest
 from sqlalchemy import select
 
+from service.erasures import service as erasures
 from service.platform import tables
+from service.platform.obstacles import Obstacle
 from service.worker import escalation as module
 from service.worker.pipeline import GATE_REFUSED, Pipeline
 from service.worker.repository import lineage
@@ -30,6 +34,17 @@ def escalate(pipeline: Pipeline, turns: int = 30) -> list[tuple[str, str]]:
     return held
 
 
+def waited_for(place: Home, erasure_id: str) -> list[Obstacle]:
+    """What the service says that an erasure waits for."""
+
+    async def ask() -> list[Obstacle]:
+        erasure = await erasures.get(place.services, erasure_id)
+        found = await erasures.waits(place.services, [erasure])
+        return [obstacle for obstacle in found.values() if obstacle is not None]
+
+    return asyncio.run(ask())
+
+
 @pytest.fixture(autouse=True)
 def _without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REST", 0.0)
@@ -44,11 +59,13 @@ def test_others_do_not_wait_for_what_the_gate_refuses(place: Home) -> None:
         held = pipeline.run(waiting(place))
         later = place.accept(place.learnt[20])
         pipeline.run(waiting(place))
+        told = [obstacle.code for obstacle in waited_for(place, hard)]
 
     assert held == []
     assert {place.status(each) for each in (first, last, later)} == {"forgotten"}
     assert (place.status(hard), place.erasure(hard).needs) == ("accepted", "fine_tuning")
     assert set(engine.asked) == {0}
+    assert told == ["fine_tuning"]
 
 
 def test_what_was_put_off_is_fine_tuned_until_it_passes(place: Home) -> None:
