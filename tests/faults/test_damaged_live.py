@@ -68,10 +68,10 @@ def damage(place: Home, version: int) -> None:
 
 
 @pytest.mark.P5
-def test_a_worker_that_is_told_makes_it_again_at_once(place: Home, crew: WorkerProcesses) -> None:
+def test_a_worker_that_is_told_makes_it_again_at_once(place: Home, processes: WorkerProcesses) -> None:
     """The version before still knows what was forgotten, so it may not answer: the worker is told and remakes it."""
     accepted = [place.accept(place.learnt[0])]
-    crew.start()
+    processes.start()
     eventually(all_forgotten(place, accepted))
     damage(place, 2)
 
@@ -85,12 +85,12 @@ def test_a_worker_that_is_told_makes_it_again_at_once(place: Home, crew: WorkerP
 @pytest.mark.P3
 @pytest.mark.P5
 def test_without_a_worker_only_a_version_that_covers_what_is_forgotten_answers(
-    place: Home, crew: WorkerProcesses
+    place: Home, processes: WorkerProcesses
 ) -> None:
     """First the live one is damaged whose forerunner holds a forgotten pair: nobody answers. Then that is made again,
     under another number: the older of the two has forgotten as much, and answers while the newer one is damaged."""
     accepted = [place.accept(place.learnt[0])]
-    worker = crew.start()
+    worker = processes.start()
     eventually(all_forgotten(place, accepted))
     assert stopped(worker) == 0
     sound = file_of(place.store, 2).read_bytes()
@@ -100,7 +100,7 @@ def test_without_a_worker_only_a_version_that_covers_what_is_forgotten_answers(
         assert answered_by(client) is None
         assert client.get("/readyz").status_code == 503
 
-    worker = crew.start()
+    worker = processes.start()
     eventually(lambda: place.alias() == 3)
     assert stopped(worker) == 0
     file_of(place.store, 2).write_bytes(sound)
