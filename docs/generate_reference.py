@@ -141,14 +141,16 @@ def _routes() -> str:
         (
             f"`{method.upper()} {path}`",
             _first_sentence(operation.get("description") or operation["summary"]),
+            _codes(name for one in operation.get("security", ()) for names in one.values() for name in names),
             ", ".join(sorted(operation["responses"])),
         )
         for path, operations in schema["paths"].items()
         for method, operation in operations.items()
         if method in METHODS
     ]
-    return "The full contract is served at `/openapi.json` and, to read, at `/docs`.\n\n" + _table(
-        ("route", "what it does", "answers"), rows
+    return (
+        "The full contract is served at `/openapi.json` and, to read, at `/docs`. A key needs the scope that is named; "
+        "`admin` has them all.\n\n" + _table(("route", "what it does", "scope", "answers"), rows)
     )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
 MEBIBYTE = 1024 * 1024
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["json", "text", "auto"]
@@ -54,6 +57,11 @@ class Settings(BaseSettings):
     """Whether each request is logged; those that fail with a 5xx status always are."""
     docs: bool = True
     """Whether `/docs` and `/openapi.json` are served."""
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose web pages may call the API, parted by commas, such as `https://shop.example`; `*` for any."""
+    cors_credentials: bool = False
+    """Whether these pages may send cookies and the like; not with `*`. API keys do not need it."""
 
     due_days: Annotated[float, Field(gt=0, le=31)] = 7.0
     """Days from acceptance to `due_at`; the law allows one month."""
@@ -120,6 +128,19 @@ class Settings(BaseSettings):
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
 
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, given: Any) -> Any:
+        return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _known_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(origin == "*" or _ORIGIN.fullmatch(origin) for origin in origins):
+            msg = "must name origins as browsers send them, such as https://shop.example, or be *"
+            raise ValueError(msg)
+        return origins
+
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, text: str | None) -> str | None:
@@ -145,6 +166,13 @@ class Settings(BaseSettings):
             msg = "must have at least 32 characters"
             raise ValueError(msg)
         return secret
+
+    @model_validator(mode="after")
+    def _no_credentials_for_anybody(self) -> Settings:
+        if self.cors_credentials and "*" in self.cors_origins:
+            msg = "EXPUNGE_CORS_CREDENTIALS needs origins by name: with EXPUNGE_CORS_ORIGINS=* any page could use it"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _batches_fit_the_lease(self) -> Settings:

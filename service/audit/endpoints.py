@@ -10,14 +10,16 @@ from service.audit import service
 from service.audit.repository import AuditRow
 from service.audit.schemas import AuditPage
 from service.platform.dependencies import Auditor, ServicesDep
+from service.platform.ids import ERASURE_ID
 from service.platform.problem import InvalidCursor, InvalidRequest, ScopeMissing, Unauthenticated, problems
+from service.platform.routing import GuardedRoute
 
-router = APIRouter(prefix="/v1/audit", tags=["audit"])
+router = APIRouter(prefix="/v1/audit", tags=["audit"], route_class=GuardedRoute)
 
 PATH = "/v1/audit/entries"
 Cursor = Annotated[str | None, Query(max_length=200, description="From the `next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most entries of one page.")]
-ErasureId = Annotated[str | None, Query(max_length=36, description="Only the entries of this erasure.")]
+ErasureId = Annotated[str | None, Query(pattern=ERASURE_ID, description="Only the entries of this erasure.")]
 
 
 @router.get(

@@ -76,7 +76,11 @@ def create(
     context: typer.Context,
     scope: Annotated[
         list[str] | None,
-        typer.Option("--scope", "--scopes", help="recommend, erase, audit, officer or admin; repeatable [recommend]."),
+        typer.Option(
+            "--scope",
+            "--scopes",
+            help="recommend, read, write, erase, audit, officer or admin; repeatable [recommend].",
+        ),
     ] = None,
     label: Annotated[str, typer.Option("--label", help="What the key is for.")] = "",
     json_file: Json = None,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import orjson
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response, Security
 from starlette.requests import Request
 
 from service.erasures import service
@@ -32,6 +32,7 @@ from service.erasures.targets import Subjects
 from service.erasures.views import PATH, accepted_body, path_of, preview_body, reached_body, state_body
 from service.platform.auth import Principal, Scope, require
 from service.platform.dependencies import Eraser, ErasureReader, ServicesDep, services_of
+from service.platform.ids import ERASURE_ID
 from service.platform.problem import (
     InvalidCursor,
     InvalidRequest,
@@ -41,18 +42,20 @@ from service.platform.problem import (
     Unauthenticated,
     problems,
 )
-from service.platform.routing import LeanRoute
+from service.platform.routing import GuardedRoute, LeanRoute
 
 lean = APIRouter(prefix="/v1", tags=["erasures"], route_class=LeanRoute)
-router = APIRouter(prefix="/v1", tags=["erasures"])
+router = APIRouter(prefix="/v1", tags=["erasures"], route_class=GuardedRoute)
 
 _ERASER = require(Scope.ERASE)
-_GUARDS = [Depends(_ERASER)]  # asked once more for the key's id: a key that is known takes 1 us
+_GUARDS = [
+    Security(_ERASER, scopes=[Scope.ERASE.value])
+]  # asked once more for the key's id: a key that is known takes 1 us
 
 RETRY_AFTER_S = "1"  # a batch is under way within its window, so asking earlier is of no use
 _ALWAYS = (Unauthenticated, ScopeMissing, InvalidRequest, StorageUnavailable)
 
-ErasureId = Annotated[str, Path(max_length=36, examples=["0198b3c6-7c5e-7c1f-9d0a-3f6a1b2c3d4e"])]
+ErasureId = Annotated[str, Path(pattern=ERASURE_ID, examples=["0198b3c6-7c5e-7c1f-9d0a-3f6a1b2c3d4e"])]
 Cursor = Annotated[str | None, Query(max_length=200, description="From the `next` of the page before.")]
 
 _ACCEPTING: dict[str, Any] = {
@@ -62,7 +65,10 @@ _ACCEPTING: dict[str, Any] = {
         *_ALWAYS, NoTargets, TooManyTargets, ModeUnavailable, IdempotencyKeyReused, BacklogFull, StorageFull
     )
     | {
-        200: {"description": "The state reached while waiting (`Prefer: wait=N`).", "model": ErasureReached},
+        200: {
+            "description": "The state reached while waiting (`Prefer: wait=N`), or found by an Idempotency-Key.",
+            "model": ErasureReached,
+        },
         202: {
             "description": "Stored and hidden; the model forgets within seconds.",
             "headers": {
@@ -195,17 +201,21 @@ def _subjects(body: ErasureRequest) -> Subjects:
 
 async def _accept(request: Request, eraser: Principal, subjects: Subjects, asked: ErasureParameters) -> Response:
     services = services_of(request)
-    wanted = service.NewErasure(subjects, asked.mode, asked.reason, eraser.key_id, asked.idempotency_key)
-    erasure = await service.accept(services, wanted)
+    mode_from = "#/mode" if request.method == "POST" else "query/mode"
+    wanted = service.NewErasure(subjects, asked.mode, asked.reason, eraser.key_id, asked.idempotency_key, mode_from)
+    erasure, replayed = await service.accept(services, wanted)
     headers = {"Location": path_of(erasure.id)}
+    if replayed:
+        headers["Idempotency-Replayed"] = "true"
     if asked.wait_s is not None:
         headers["Preference-Applied"] = f"wait={asked.wait_s}"
         reached = await service.wait(services, erasure.id, asked.wait_s)
-        if reached is not None:
-            waits = await service.waits(services, [reached])
-            return _json(reached_body(reached, waits.get(reached.id)), headers)
+        erasure = reached or erasure
+    if erasure.status != "accepted":
+        waits = await service.waits(services, [erasure])
+        return _json(reached_body(erasure, waits.get(erasure.id), replayed=replayed), headers)
     headers["Retry-After"] = RETRY_AFTER_S
-    return Response(orjson.dumps(accepted_body(erasure)), 202, headers, "application/json")
+    return Response(orjson.dumps(accepted_body(erasure, replayed)), 202, headers, "application/json")
 
 
 def _json(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:

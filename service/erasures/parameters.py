@@ -16,13 +16,14 @@ from starlette.requests import Request
 from service.erasures.modes import Mode
 from service.erasures.schemas import Reason
 from service.platform.ids import PathItemId, PathUserId
+from service.platform.problem import FieldError, InvalidRequest
 
 WAIT_MAX_S = 30
 IDEMPOTENCY_KEY_MAX = 255
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d{1,9})\"?\s*(?:[,;]|$)", re.IGNORECASE)
+_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d+)\"?\s*(?:[,;]|$)", re.IGNORECASE)
 
 
 class ErasureQuery(BaseModel):
@@ -72,16 +73,19 @@ def id_of(request: Request, name: str) -> str:
 def parameters_of(request: Request) -> ErasureParameters:
     """What a call asks for in its query and headers; raises RequestValidationError."""
     query = _query(request.scope["query_string"])
-    key, prefer = request.headers.get("idempotency-key"), request.headers.get("prefer")
+    keys, preferences = request.headers.getlist("idempotency-key"), request.headers.getlist("prefer")
+    if len(keys) > 1:
+        raise InvalidRequest("It stands twice.", errors=[FieldError("header/Idempotency-Key", "It stands twice.")])
+    key = keys[0] if keys else None
     if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_MAX:
         _validated(ErasureHeaders, {"Idempotency-Key": key}, "header")
-    return ErasureParameters(query.mode, query.reason, key, None if prefer is None else wait_of(prefer))
+    return ErasureParameters(query.mode, query.reason, key, wait_of(", ".join(preferences)))
 
 
 def wait_of(prefer: str) -> int | None:
     """The seconds that a Prefer header asks to wait, bounded; what else it prefers is not for us (RFC 7240)."""
     found = _WAIT.search(prefer)
-    return None if found is None else min(int(found.group(1)), WAIT_MAX_S)
+    return None if found is None else min(int(found.group(1).lstrip("0")[:9] or 0), WAIT_MAX_S)
 
 
 def openapi_parameters(*path_parameters: str) -> dict[str, Any]:

@@ -11,6 +11,10 @@ from service.platform.ids import ItemId, UserId
 Status = Literal["accepted", "forgotten", "erased", "cancelled", "needs_attention"]
 Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")]
 
+_REPLAYED: Any = Field(
+    default=False, description="Whether the Idempotency-Key had asked for it before; this is its present state then."
+)
+
 _ID = "0198b3c6-7c5e-7c1f-9d0a-3f6a1b2c3d4e"
 _AT = "2026-11-21T04:15:56.000000Z"
 
@@ -72,6 +76,7 @@ class ErasureAccepted(ErasureSummary):
         description="32 random bytes, hex: shown here only. With it you can show what a log entry was about.",
         examples=["a1" * 32],
     )
+    replayed: bool = _REPLAYED
 
 
 class Stage(BaseModel):
@@ -120,9 +125,10 @@ class ErasureState(ErasureSummary):
 
 
 class ErasureReached(ErasureState):
-    """The state that an erasure reached while the caller waited, with the salt of its acceptance."""
+    """The state that an erasure reached while the caller waited, or before a replay, with the salt that was given."""
 
     salt: str | None
+    replayed: bool = _REPLAYED
 
 
 class ErasurePage(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from sqlalchemy import Connection
@@ -34,6 +34,7 @@ from service.platform.dependencies import Services
 from service.platform.faults import fault_point
 from service.platform.ids import uuid7
 from service.platform.obstacles import ForgettingState, Obstacle, read_forgetting_state, waiting_for
+from service.platform.problem import FieldError
 
 LISTING = "erasures"
 BACKLOG_RETRY_S = 5
@@ -52,6 +53,8 @@ class NewErasure:
     reason: str | None
     key_id: str
     idempotency_key: str | None = None
+    mode_from: str = "#/mode"
+    """Where the mode was given, for an error to point at."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,17 @@ class _AcceptedBefore(Exception):
         self.erasure = erasure
 
 
-async def accept(services: Services, request: NewErasure) -> Erasure:
+class Acceptance(NamedTuple):
+    """An erasure that is stored; `replayed` where the same Idempotency-Key had stored it before."""
+
+    erasure: Erasure
+    replayed: bool = False
+
+
+async def accept(services: Services, request: NewErasure) -> Acceptance:
     """Store an erasure, durably, in one transaction: its targets are hidden from every read when this returns.
+
+    The same request with the same Idempotency-Key finds the erasure that is stored, in its present state.
 
     Raises:
         NoTargets, TooManyTargets, ModeUnavailable, IdempotencyKeyReused, BacklogFull: nothing was stored.
@@ -86,7 +98,7 @@ async def accept(services: Services, request: NewErasure) -> Erasure:
         erasure = await services.database.run_write(lambda connection: _accept(connection, order))
     except _AcceptedBefore as before:
         _count(request, "replayed")
-        return before.erasure
+        return Acceptance(before.erasure, replayed=True)
     except BacklogFull:
         _count(request, "refused")
         raise
@@ -94,7 +106,7 @@ async def accept(services: Services, request: NewErasure) -> Erasure:
     services.relay.wake()
     _count(request, "accepted")
     metrics.erasure_duration_seconds.labels("accept").observe(services.clock.monotonic() - started)
-    return erasure
+    return Acceptance(erasure)
 
 
 async def preview(services: Services, request: NewErasure) -> Reach:
@@ -189,12 +201,12 @@ def available_modes(connection: Connection) -> frozenset[Mode]:
 
 async def _check(services: Services, request: NewErasure) -> None:
     if not len(request.subjects):
-        raise NoTargets
+        raise NoTargets(errors=[FieldError("#", "None of interactions, users and items names anything.")])
     if len(request.subjects) > services.settings.targets_max:
         msg = f"It names {len(request.subjects):,}; one erasure takes {services.settings.targets_max:,}."
-        raise TooManyTargets(msg)
+        raise TooManyTargets(msg, errors=[FieldError("#", msg)])
     if request.mode is not Mode.FORGET and request.mode not in await services.database.run_read(available_modes):
-        raise ModeUnavailable
+        raise ModeUnavailable(errors=[FieldError(request.mode_from, "The live version offers `forget` alone.")])
 
 
 def _order(services: Services, request: NewErasure, started: float) -> _PreparedErasure:
@@ -264,7 +276,8 @@ def _refuse_second(connection: Connection, order: _PreparedErasure) -> None:
         return
     body_sha256, erasure_id = known
     if body_sha256 != order.idempotency["body_sha256"]:
-        raise IdempotencyKeyReused
+        detail = "It came with another erasure before."
+        raise IdempotencyKeyReused(errors=[FieldError("header/Idempotency-Key", detail)])
     erasure = repository.find(connection, erasure_id)
     assert erasure is not None
     raise _AcceptedBefore(erasure)

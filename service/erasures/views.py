@@ -18,15 +18,15 @@ def path_of(erasure_id: str) -> str:
     return f"{PATH}/{erasure_id}"
 
 
-def accepted_body(erasure: Erasure) -> dict[str, Any]:
-    """ErasureAccepted: always the answer of the moment of accepting, so that a retry gets what the first call got."""
-    return {**_summary(erasure, "accepted"), "salt": erasure.salt}
+def accepted_body(erasure: Erasure, replayed: bool) -> dict[str, Any]:
+    """ErasureAccepted."""
+    return {**_summary(erasure), "salt": erasure.salt, "replayed": replayed}
 
 
 def state_body(erasure: Erasure, waits_for: Obstacle | None = None) -> dict[str, Any]:
     """ErasureState: how far it is by now, and what it waits for."""
     return {
-        **_summary(erasure, erasure.status),
+        **_summary(erasure),
         "reason": erasure.reason,
         "version_before": erasure.version_before,
         "version_after": erasure.version_after,
@@ -43,9 +43,9 @@ def state_body(erasure: Erasure, waits_for: Obstacle | None = None) -> dict[str,
     }
 
 
-def reached_body(erasure: Erasure, waits_for: Obstacle | None = None) -> dict[str, Any]:
-    """ErasureReached: the state, with the salt that the caller has not seen yet."""
-    return {**state_body(erasure, waits_for), "salt": erasure.salt}
+def reached_body(erasure: Erasure, waits_for: Obstacle | None = None, *, replayed: bool = False) -> dict[str, Any]:
+    """ErasureReached: the state, with the salt that was given at its acceptance."""
+    return {**state_body(erasure, waits_for), "salt": erasure.salt, "replayed": replayed}
 
 
 def preview_body(mode: Mode, subjects: Subjects, reach: Reach) -> dict[str, Any]:
@@ -67,11 +67,11 @@ def preview_body(mode: Mode, subjects: Subjects, reach: Reach) -> dict[str, Any]
     }
 
 
-def _summary(erasure: Erasure, status: str) -> dict[str, Any]:
+def _summary(erasure: Erasure) -> dict[str, Any]:
     path = path_of(erasure.id)
     return {
         "id": erasure.id,
-        "status": status,
+        "status": erasure.status,
         "mode": erasure.mode,
         "received_at": rfc3339(erasure.received_at),
         "due_at": rfc3339(erasure.due_at),

@@ -10,7 +10,7 @@ from service.interactions import service
 from service.interactions.problems import AllSuppressed
 from service.interactions.schemas import NewInteractions, RecordedInteractions, UserInteractions
 from service.platform.clock import rfc3339
-from service.platform.dependencies import Eraser, Recommender, ServicesDep
+from service.platform.dependencies import Reader, ServicesDep, Writer
 from service.platform.ids import PathUserId
 from service.platform.problem import (
     InvalidCursor,
@@ -21,8 +21,9 @@ from service.platform.problem import (
     Unauthenticated,
     problems,
 )
+from service.platform.routing import GuardedRoute
 
-router = APIRouter(prefix="/v1", tags=["interactions"])
+router = APIRouter(prefix="/v1", tags=["interactions"], route_class=GuardedRoute)
 
 _ALWAYS = (Unauthenticated, ScopeMissing, InvalidRequest, StorageUnavailable)
 Cursor = Annotated[str | None, Query(max_length=200, description="From the `next` of the page before.")]
@@ -35,7 +36,7 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="Most interactions of on
     response_model=RecordedInteractions,
     responses=problems(*_ALWAYS, AllSuppressed, StorageFull),
 )
-async def record_interactions(services: ServicesDep, _recommender: Recommender, body: NewInteractions) -> Response:
+async def record_interactions(services: ServicesDep, _writer: Writer, body: NewInteractions) -> Response:
     """Record new feedback. Users and items that are new are registered; what an erasure covers is refused."""
     outcome = await service.record(services, [(pair.user_id, pair.item_id) for pair in body.interactions])
     refused = [{"index": place, "code": "suppressed"} for place in outcome.refused]
@@ -49,7 +50,7 @@ async def record_interactions(services: ServicesDep, _recommender: Recommender, 
     responses=problems(*_ALWAYS, InvalidCursor),
 )
 async def list_user_interactions(
-    services: ServicesDep, _eraser: Eraser, user_id: PathUserId, cursor: Cursor = None, limit: Limit = 100
+    services: ServicesDep, _reader: Reader, user_id: PathUserId, cursor: Cursor = None, limit: Limit = 100
 ) -> Response:
     """What is recorded of a user (subject access). A user who is not known has nothing, as has one who is erased."""
     found, following = await service.of_user(services, user_id, cursor, limit)

@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 
 import orjson
 from fastapi import APIRouter, Header, Path, Query, Response
+from starlette.requests import Request
 
 from service.models import service
 from service.models.problems import (
@@ -20,10 +21,12 @@ from service.models.repository import AliasRow
 from service.models.schemas import Alias, Promotion, VersionDetail, VersionPage
 from service.models.service import VersionFacts
 from service.platform.clock import rfc3339
+from service.platform.conditional import ANY, NOT_MODIFIED, none_match, strong_tags
 from service.platform.dependencies import Admin, Auditor, ServicesDep
-from service.platform.problem import InvalidCursor, InvalidRequest, ScopeMissing, Unauthenticated, problems
+from service.platform.problem import FieldError, InvalidCursor, InvalidRequest, ScopeMissing, Unauthenticated, problems
+from service.platform.routing import GuardedRoute
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=GuardedRoute)
 
 PATH = "/v1/models/versions"
 _ALWAYS = (Unauthenticated, ScopeMissing, InvalidRequest)
@@ -70,12 +73,16 @@ async def get_version(version: Number, services: ServicesDep, _auditor: Auditor)
     "/aliases/live",
     operation_id="get_live",
     response_model=Alias,
-    responses=problems(*_ALWAYS, AliasUnset),
+    responses=problems(*_ALWAYS, AliasUnset) | NOT_MODIFIED,
     summary="Show the live version",
 )
-async def get_live(services: ServicesDep, _auditor: Auditor) -> Response:
-    """Which version is live; its ETag is what If-Match takes."""
-    return _alias(await service.alias(services, service.LIVE))
+async def get_live(request: Request, services: ServicesDep, _auditor: Auditor) -> Response:
+    """Which version is live; its ETag is what If-Match takes, and If-None-Match."""
+    answer = _alias(await service.alias(services, service.LIVE))
+    etag = answer.headers["ETag"]
+    if none_match(request.headers.getlist("if-none-match"), etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    return answer
 
 
 @router.put(
@@ -93,13 +100,15 @@ async def put_live(body: Promotion, services: ServicesDep, _admin: Admin, if_mat
     return _alias(await service.promote(services, body.version, _expected(if_match)))
 
 
-def _expected(if_match: str | None) -> int | None:
-    if if_match is None or if_match.strip() == "*":
+def _expected(if_match: str | None) -> frozenset[int] | None:
+    if if_match is None or if_match.strip() == ANY:
         return None
-    named = _ETAG.fullmatch(if_match.strip())
-    if named is None:
-        raise AliasMoved("If-Match does not name a version.")
-    return int(named[1])
+    named = [_ETAG.fullmatch(tag) for tag in strong_tags(if_match)]
+    versions = frozenset(int(tag[1]) for tag in named if tag is not None)
+    if not versions:
+        detail = "If-Match names no version; weak tags never match."
+        raise AliasMoved(detail, errors=[FieldError("header/If-Match", detail)])
+    return versions
 
 
 def _alias(row: AliasRow) -> Response:

@@ -26,6 +26,7 @@ from service.models.problems import (
 from service.models.repository import AliasRow, VersionRow
 from service.platform.cursor import read_cursor, write_cursor
 from service.platform.dependencies import Services
+from service.platform.problem import FieldError
 
 LISTING = "versions"
 LIVE, PREVIOUS, BASE = "live", "previous", "base"
@@ -174,10 +175,10 @@ async def alias(services: Services, name: str) -> AliasRow:
     return found
 
 
-async def promote(services: Services, number: int, expected: int | None = None) -> AliasRow:
+async def promote(services: Services, number: int, expected: frozenset[int] | None = None) -> AliasRow:
     """Make a version live, as an operator asks: verified, fenced, told by the audit log.
 
-    `expected` is the version that must be live now, if the caller cares.
+    `expected` are the versions of which one must be live now, if the caller cares.
 
     Raises:
         VersionUnknown, VersionNotReady, VersionFenced, VersionDamaged: the alias stays where it is.
@@ -197,10 +198,10 @@ async def promote(services: Services, number: int, expected: int | None = None) 
     return await alias(services, LIVE)
 
 
-def _promote(connection: Connection, number: int, expected: int | None, at: datetime) -> None:
+def _promote(connection: Connection, number: int, expected: frozenset[int] | None, at: datetime) -> None:
     audit.reserve(connection, 0)
-    if expected is not None and live(connection) != expected:
-        raise AliasMoved
+    if expected is not None and live(connection) not in expected:
+        raise AliasMoved(errors=[FieldError("header/If-Match", "It names another version than the one that is live.")])
     move_alias(connection, LIVE, number, at)
 
 

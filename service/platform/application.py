@@ -9,12 +9,21 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from service.platform import health
+from service.platform import docs_page, health
+from service.platform.cors import CrossOrigin
 from service.platform.declared import declare_only
 from service.platform.gauges import package_version
 from service.platform.methods import Methods
 from service.platform.middleware import Access, BodyLimit, EncodedSlash, Problems, RequestId
-from service.platform.problem import MEDIA_TYPE, ProblemBody
+from service.platform.problem import (
+    MEDIA_TYPE,
+    BadRequest,
+    BodyTimeout,
+    BodyTooLarge,
+    ProblemBody,
+    UnsupportedMediaType,
+    problems,
+)
 from service.platform.problem_handlers import install_problem_handlers
 from service.settings import Settings
 
@@ -31,6 +40,9 @@ _NO_TELEMETRY: TelemetryConfig = {
     "operation_spans": False,
     "auto_configure": False,
 }
+OF_BODIES = (BadRequest, BodyTimeout, BodyTooLarge, UnsupportedMediaType)
+"""What may be wrong with any body."""
+
 _REFERENCE = {"$ref": "#/components/schemas/ProblemBody"}
 
 
@@ -41,18 +53,23 @@ def new_application(settings: Settings, lifespan: Lifespan, routers: Iterable[AP
         version=package_version(),
         description=DESCRIPTION,
         lifespan=lifespan,
-        docs_url="/docs" if settings.docs else None,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         openapi_url="/openapi.json" if settings.docs else None,
         telemetry=_NO_TELEMETRY,
     )
-    for router in (*routers, health.router):
+    for router in (*routers, health.router, *([docs_page.router] if settings.docs else [])):
         # Not include_router: that matches each request once more for every router that it tries.
         app.router.routes.extend(router.routes)
     declare_only(app.router.routes)
     install_problem_handlers(app)
-    _install_middleware(app, body_limit_bytes=settings.body_limit_bytes, log_requests=settings.log_requests)
+    _install_middleware(
+        app,
+        body_limit_bytes=settings.body_limit_bytes,
+        log_requests=settings.log_requests,
+        cors=settings if settings.cors_origins else None,
+    )
     app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 
@@ -67,12 +84,16 @@ def operational_application(routes: Sequence[Route]) -> Starlette:
     return app
 
 
-def _install_middleware(app: Starlette, *, body_limit_bytes: int, log_requests: bool) -> None:
+def _install_middleware(
+    app: Starlette, *, body_limit_bytes: int, log_requests: bool, cors: Settings | None = None
+) -> None:
     # The last one added is the outermost.
     app.add_middleware(Methods)
     app.add_middleware(EncodedSlash)
     app.add_middleware(BodyLimit, limit_bytes=body_limit_bytes)
     app.add_middleware(Problems)
+    if cors is not None:
+        app.add_middleware(CrossOrigin, origins=cors.cors_origins, credentials=cors.cors_credentials)
     app.add_middleware(Access, log_all=log_requests)
     app.add_middleware(RequestId)
 
@@ -98,8 +119,20 @@ def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
     components["ProblemBody"] = body
     for path in schema.get("paths", {}).values():
         for operation in path.values():
+            if "requestBody" in operation:
+                for status, response in problems(*OF_BODIES).items():
+                    operation["responses"].setdefault(str(status), response)
             _describe_errors(operation["responses"])
+            _describe_scopes(operation)
     return schema
+
+
+def _describe_scopes(operation: dict[str, Any]) -> None:
+    scopes = sorted({scope for one in operation.get("security", ()) for given in one.values() for scope in given})
+    if scopes:
+        text = operation.get("description", "")
+        named = " or ".join(f"`{scope}`" for scope in [*(scope for scope in scopes if scope != "admin"), "admin"])
+        operation["description"] = f"{text}\n\nNeeds a key with the scope {named}.".strip()
 
 
 def _describe_errors(responses: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ import binascii
 import hmac
 
 from service.platform.identity import Identity
-from service.platform.problem import InvalidCursor
+from service.platform.problem import FieldError, InvalidCursor
 
 _POSITION_BYTES = 8
 _SIGNATURE_BYTES = 16
@@ -22,11 +22,15 @@ def read_cursor(identity: Identity, listing: str, cursor: str) -> int:
     try:
         data = base64.b64decode(cursor, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidCursor from error
+        raise _refusal() from error
     payload, signature = data[:_POSITION_BYTES], data[_POSITION_BYTES:]
     if not hmac.compare_digest(signature, _signature(identity, listing, payload)):
-        raise InvalidCursor
+        raise _refusal()
     return int.from_bytes(payload, signed=True)
+
+
+def _refusal() -> InvalidCursor:
+    return InvalidCursor(errors=[FieldError("query/cursor", "It was not given out by this service for this list.")])
 
 
 def _signature(identity: Identity, listing: str, payload: bytes) -> bytes:

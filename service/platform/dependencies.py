@@ -8,7 +8,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from model_store.store import ModelStore
-from service.platform.auth import Principal, Scope, require
+from service.platform.auth import Principal, Scope, needs
 from service.platform.clock import Clock
 from service.platform.database import Database
 from service.platform.identity import Identity
@@ -86,8 +86,10 @@ async def _services(connection: HTTPConnection) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
-Recommender = Annotated[Principal, Depends(require(Scope.RECOMMEND))]
-Eraser = Annotated[Principal, Depends(require(Scope.ERASE))]
-ErasureReader = Annotated[Principal, Depends(require(Scope.ERASE, Scope.OFFICER))]
-Auditor = Annotated[Principal, Depends(require(Scope.AUDIT))]
-Admin = Annotated[Principal, Depends(require(Scope.ADMIN))]
+Recommender = Annotated[Principal, needs(Scope.RECOMMEND)]
+Reader = Annotated[Principal, needs(Scope.READ)]
+Writer = Annotated[Principal, needs(Scope.WRITE)]
+Eraser = Annotated[Principal, needs(Scope.ERASE)]
+ErasureReader = Annotated[Principal, needs(Scope.ERASE, Scope.OFFICER)]
+Auditor = Annotated[Principal, needs(Scope.AUDIT)]
+Admin = Annotated[Principal, needs(Scope.ADMIN)]

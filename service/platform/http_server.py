@@ -213,6 +213,7 @@ class BoundedProtocol(HttpToolsProtocol):
             "content-type": MEDIA_TYPE,
             "content-length": str(len(body)),
             "x-request-id": request_id,
+            "x-content-type-options": "nosniff",
             "connection": "close",
             **problem.headers,
         }

@@ -45,6 +45,9 @@ def restore_slashes(value: Any) -> Any:
     return value.replace(SLASH, "/") if isinstance(value, str) else value
 
 
+ERASURE_ID = "^[0-9A-Za-z-]{1,36}$"
+"""The pattern of an erasure's id, looser than the UUIDs that are given out: others are not found."""
+
 _SHAPE = Field(min_length=1, max_length=MAX_ID_LENGTH)
 
 UserId = Annotated[str, _SHAPE, AfterValidator(check_id)]

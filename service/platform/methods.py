@@ -72,4 +72,6 @@ def _options(scope: Scope) -> Response:
 
 
 def _at(routes: Iterable[BaseRoute], path: str) -> list[Route]:
-    return [route for route in routes if isinstance(route, Route) and route.path_regex.match(path)]
+    """The routes of an address: those of exactly this path, before those whose parameters it would fit."""
+    found = [route for route in routes if isinstance(route, Route) and route.path_regex.match(path)]
+    return [route for route in found if route.path == path] or found

@@ -18,14 +18,25 @@ from service.platform import metrics
 from service.platform.ids import SLASH, uuid7
 from service.platform.logging import error_facts
 from service.platform.logging import request_id as current_request_id
-from service.platform.problem import BadRequest, BodyTimeout, BodyTooLarge, InternalError, Problem, ShuttingDown
+from service.platform.problem import (
+    BadRequest,
+    BodyTimeout,
+    BodyTooLarge,
+    FieldError,
+    InternalError,
+    Problem,
+    ShuttingDown,
+)
 
 BODY_TIMEOUT_S = 30.0
 SHUTDOWN_RETRY_S = 5
 GONE = 499  # the caller went away and nothing was sent; customary, and of no standard
 UNMEASURED = frozenset({"/livez", "/readyz", "/metrics"})
 
+NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_PARAMETER = re.compile(rb"[a-z_]{1,32}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SLASH_BYTES = SLASH.encode()
 _ENCODED_SLASH = re.compile(rb"%2[fF]")
@@ -47,11 +58,11 @@ class RequestId:
         request_id = _given_id(scope) or uuid7()
         scope.setdefault("state", {})["request_id"] = request_id
         current_request_id.set(request_id)
-        header = (b"x-request-id", request_id.encode())
+        added = ((b"x-request-id", request_id.encode()), NO_SNIFFING)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), header]
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
         await self.app(scope, receive, send_with_id)
@@ -218,6 +229,8 @@ def announced_bytes(scope: Scope) -> int:
 class EncodedSlash:
     """Keeps a slash written %2F inside its path segment, so that ids with slashes can be addressed.
 
+    And refuses queries that are not UTF-8, which would be read as another text.
+
     Servers decode the path before routing. Here an encoded slash becomes a noncharacter, which the path parameters of
     ids turn back. Paths that hold this noncharacter themselves, or bytes that are not UTF-8, are refused: they would
     name another id.
@@ -232,7 +245,22 @@ class EncodedSlash:
             raw: bytes | None = scope.get("raw_path")
             if raw is not None and b"%" in raw:
                 scope["path"] = _decoded(raw)
+            query: bytes = scope["query_string"]
+            if b"%" in query or not query.isascii():
+                _check_query(query)
         await self.app(scope, receive, send)
+
+
+def _check_query(query: bytes) -> None:
+    for part in query.split(b"&"):
+        try:
+            unquote_to_bytes(part).decode()
+            part.decode("ascii")
+        except UnicodeDecodeError:
+            name = part.partition(b"=")[0]
+            pointer = f"query/{name.decode()}" if _PARAMETER.fullmatch(name) else "query"
+            detail = "It is not UTF-8, percent-encoded."
+            raise BadRequest("The query is not UTF-8.", errors=[FieldError(pointer, detail)]) from None
 
 
 def _decoded(raw: bytes) -> str:

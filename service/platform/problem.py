@@ -36,7 +36,9 @@ ERRORS_SHOWN = 20
 
 @dataclass(frozen=True)
 class FieldError:
-    """One field that was refused: a JSON pointer (`#/users/0`) or `query/<name>`, and why."""
+    """One field that was refused, and why: a JSON pointer into the body (`#/users/0`), `path/<name>`, `query/<name>` or
+    `header/<Name>`.
+    """
 
     pointer: str
     detail: str
@@ -217,7 +219,16 @@ class ScopeMissing(Problem):
     code = "scope_missing"
     status = 403
     title = "The API key does not have the scope that this call needs"
-    next_step = "Use a key with that scope; `expunge keys create --scopes ...` makes one."
+    next_step = "Use a key with that scope; `expunge keys create --scope` makes one, /docs names that of each call."
+
+
+class OriginNotAllowed(Problem):
+    """A web page of an origin that EXPUNGE_CORS_ORIGINS does not name."""
+
+    code = "origin_not_allowed"
+    status = 403
+    title = "Pages of this origin may not call the service"
+    next_step = "Name the origin in EXPUNGE_CORS_ORIGINS, or call from a server."
 
 
 class InternalError(Problem):

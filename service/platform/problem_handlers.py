@@ -77,6 +77,10 @@ def _named(kind: type[Problem], request: Request, headers: Mapping[str, str] | N
 
 async def _answer_validation(request: Request, error: Exception) -> Response:
     errors = error.errors() if isinstance(error, RequestValidationError) else []
+    malformed = next((one for one in errors if one["type"] == "json_invalid"), None)
+    if malformed is not None:
+        detail = f"Not well-formed JSON, at character {malformed['loc'][-1]}."
+        return await _answer_problem(request, BadRequest(detail, errors=[FieldError("#", detail)]))
     if _body_is_not_json(request, errors):
         return await _answer_problem(request, UnsupportedMediaType())
     shown = [FieldError(_pointer(one), _detail(one)) for one in errors[:ERRORS_SHOWN]]
@@ -92,17 +96,15 @@ def _body_is_not_json(request: Request, errors: Sequence[dict[str, Any]]) -> boo
 
 def _pointer(error: dict[str, Any]) -> str:
     where, *steps = error["loc"]
-    if error["type"] == "json_invalid":
-        return "#"
     if error["type"] in _NAMED_BY_CALLER:
         steps = steps[:-1]
     names = [str(step).replace("~", "~0").replace("/", "~1") for step in steps]
+    if where == "header":
+        names = ["-".join(part.capitalize() for part in name.split("-")) for name in names]
     return "/".join(["#", *names]) if where == "body" else "/".join([str(where), *names])
 
 
 def _detail(error: dict[str, Any]) -> str:
-    if error["type"] == "json_invalid":
-        return f"Not well-formed JSON, at character {error['loc'][-1]}."
     if error["type"] in _NAMED_BY_CALLER:
         return "It has a field that is not known."
     return str(error["msg"])

@@ -1,15 +1,14 @@
 """REST of recommendations: the hot path, so parameters and answers pass without models being built on the way."""
 
-from typing import Any
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.platform.auth import Scope, require
+from service.platform.auth import Scope, needs
+from service.platform.conditional import NOT_MODIFIED, none_match
 from service.platform.dependencies import Recommender, ServicesDep, services_of
 from service.platform.problem import InvalidRequest, ModelUnavailable, ScopeMissing, Unauthenticated, problems
-from service.platform.routing import LeanRoute
+from service.platform.routing import GuardedRoute, LeanRoute
 from service.recommendations import service
 from service.recommendations.query import (
     RecommendQuery,
@@ -24,14 +23,11 @@ from service.recommendations.schemas import ManyRecommendations, Recommendations
 from service.recommendations.service import ItemUnknown, RecommendationOptions, SerializedAnswer
 
 lean = APIRouter(prefix="/v1", tags=["recommendations"], route_class=LeanRoute)
-router = APIRouter(prefix="/v1", tags=["recommendations"])
+router = APIRouter(prefix="/v1", tags=["recommendations"], route_class=GuardedRoute)
 
-_GUARDS = [Depends(require(Scope.RECOMMEND))]
+_GUARDS = [needs(Scope.RECOMMEND)]
 
 _PROBLEMS = (Unauthenticated, ScopeMissing, InvalidRequest, ModelUnavailable)
-_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
-    304: {"description": "The answer is one of those that If-None-Match names."}
-}
 
 
 @lean.get(
@@ -39,7 +35,7 @@ _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
     dependencies=_GUARDS,
     operation_id="recommend",
     response_model=Recommendations,
-    responses=problems(*_PROBLEMS) | _NOT_MODIFIED,
+    responses=problems(*_PROBLEMS) | NOT_MODIFIED,
     openapi_extra=described("user_id", RecommendQuery),
     summary="Top items of a user",
 )
@@ -72,7 +68,7 @@ async def recommend_many(body: RecommendMany, services: ServicesDep, _recommende
     dependencies=_GUARDS,
     operation_id="similar_items",
     response_model=SimilarItems,
-    responses=problems(*_PROBLEMS, ItemUnknown) | _NOT_MODIFIED,
+    responses=problems(*_PROBLEMS, ItemUnknown) | NOT_MODIFIED,
     openapi_extra=described("item_id", SimilarQuery),
     summary="Items like an item",
 )
@@ -88,7 +84,7 @@ router.routes[:0] = lean.routes
 def _response(request: Request, answer: SerializedAnswer) -> Response:
     etag = answer.etag
     headers = {"ETag": etag, "Cache-Control": "private"}
-    held = request.headers.get("if-none-match")
-    if held is not None and (held.strip() == "*" or etag in held):
+    held = request.headers.getlist("if-none-match")
+    if held and none_match(held, etag):
         return Response(status_code=304, headers=headers)
     return Response(answer.body, media_type="application/json", headers=headers)

@@ -114,11 +114,11 @@ def test_more_than_ten_thousand_at_once_are_refused(api: Api) -> None:
     assert send(api, *pairs[1:]).json()["recorded"] == 10_000
 
 
-def test_recording_needs_the_scope_recommend_and_reading_the_scope_erase(api: Api) -> None:
+def test_recording_needs_the_scope_write_and_reading_the_scope_read(api: Api) -> None:
     """What a shop may write it may not read of a person."""
     body = {"interactions": [{"user_id": "u1", "item_id": "a"}]}
     with httpx.Client(base_url=api.url) as caller:
-        shop, office = api.key(Scope.RECOMMEND), api.key(Scope.ERASE)
+        shop, office = api.key(Scope.WRITE, Scope.RECOMMEND), api.key(Scope.READ, Scope.ERASE)
         statuses = [
             caller.post("/v1/interactions", json=body).status_code,
             caller.post("/v1/interactions", json=body, headers=office).status_code,

@@ -107,7 +107,7 @@ class Domains:
     ) -> Erasure:
         """Ask for an erasure."""
         request = erasures.NewErasure(Subjects.of(pairs, users, items), mode, reason, key_id, idempotency_key)
-        return asyncio.run(erasures.accept(self.services, request))
+        return asyncio.run(erasures.accept(self.services, request)).erasure
 
     def cancel(self, erasure_id: str) -> Erasure:
         """Cancel an erasure."""

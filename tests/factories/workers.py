@@ -113,7 +113,7 @@ class Home:
         named = [(user(u), item(i)) for u, i in pairs]
         subjects = Subjects.of(named, [user(u) for u in users], [item(i) for i in items])
         request = erasures.NewErasure(subjects, Mode(mode), None, "key")
-        return asyncio.run(erasures.accept(self.services, request)).id
+        return asyncio.run(erasures.accept(self.services, request)).erasure.id
 
     def cancel(self, erasure_id: str) -> None:
         """Cancel an erasure as the API does."""

@@ -124,6 +124,27 @@ def test_up_down_up_works_with_rows_in_every_table(database: Database, database_
     assert all(count(database, table) == 1 for table in metadata.tables.values())
 
 
+def test_keys_keep_what_they_were_promised(database: Database, database_url: str):
+    """Keys from before `read` and `write` may record and read on; the names go when the migration is taken back."""
+    migrations.downgrade(database_url, "0003")
+    with database.write() as connection:
+        for number, scopes in enumerate(("recommend", "erase", "audit", "admin", "erase recommend")):
+            row = {"id": str(number), "token_sha256": bytes(32 * [number]), "label": "", "created_at": NOW}
+            connection.execute(insert(metadata.tables["api_keys"]).values(scopes=scopes, **row))
+
+    migrations.upgrade(database_url)
+    assert scopes_of(database) == ["recommend write", "erase read", "audit", "admin", "erase read recommend write"]
+
+    migrations.downgrade(database_url, "0003")
+    assert scopes_of(database) == ["recommend", "erase", "audit", "admin", "erase recommend"]
+
+
+def scopes_of(database: Database) -> list[str]:
+    keys = metadata.tables["api_keys"]
+    with database.read() as connection:
+        return list(connection.scalars(select(keys.c.scopes).order_by(keys.c.id)))
+
+
 def test_upgrading_again_changes_nothing(database: Database, database_url: str):
     """Rows stay."""
     fill(database)

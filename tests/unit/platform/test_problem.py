@@ -66,11 +66,11 @@ def test_an_unknown_path_is_a_problem(client: httpx.Client):
 
 
 def test_a_method_that_is_not_taken_is_a_problem(client: httpx.Client):
-    """405, with the methods that are."""
+    """405, with all the methods that are."""
     response = client.delete("/v1/pairs")
 
     check(response, 405, "method_not_allowed")
-    assert response.headers["Allow"] == "POST"
+    assert response.headers["Allow"] == "OPTIONS, POST"
 
 
 def test_fields_that_are_not_valid_are_named_and_not_repeated(client: httpx.Client):
