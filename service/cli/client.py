@@ -9,6 +9,7 @@ from urllib.parse import quote
 import typer
 
 from service.cli.failures import Refusal
+from service.cli.unreachable import explain_foreign, explain_unreachable, proxy_for
 
 if TYPE_CHECKING:
     import httpx
@@ -33,13 +34,29 @@ class ServiceClient:
         import httpx
 
         self._httpx = httpx
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        headers = {} if key is None else {"Authorization": f"Bearer {_sent_as(key)}"}
+        self._url, self._timeout_s = url.strip().rstrip("/"), timeout_s
         try:
-            self._http = httpx.Client(base_url=url.rstrip("/"), headers=headers, timeout=timeout_s)
-        except (httpx.InvalidURL, ValueError) as error:
-            msg = "That is no URL of a service. Give one as http://127.0.0.1:8080."
+            self._proxy = proxy_for(self._url)
+            # The environment's proxies are chosen above: to this machine itself there is none.
+            verify = httpx.create_ssl_context() if self._url.startswith("https:") else False
+            self._http = httpx.Client(
+                base_url=self._url,
+                headers=headers,
+                timeout=timeout_s,
+                proxy=self._proxy,
+                trust_env=False,
+                verify=verify,
+            )
+        except ImportError as error:
+            msg = f"The proxy of the environment is of a kind that needs another package ({error.name or 'SOCKS'})."
             raise Refusal(msg) from error
-        self._url = url
+        except OSError as error:
+            msg = f"The certificates of SSL_CERT_FILE cannot be read ({error.strerror})."
+            raise Refusal(msg) from error
+        except (httpx.InvalidURL, ValueError) as error:
+            msg = "That is no URL of a service, or of a proxy. Give one as http://127.0.0.1:8080."
+            raise Refusal(msg) from error
 
     def close(self) -> None:
         """Let go of the connections."""
@@ -96,7 +113,7 @@ class ServiceClient:
         response = self._send(method, path, **options)
         if response.is_success:
             return self._json(response)
-        raise Refusal(_sentence(response))
+        raise Refusal(_sentence(response) or explain_foreign(response, self._url, self._proxy))
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         httpx = self._httpx
@@ -105,12 +122,8 @@ class ServiceClient:
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             msg = "That is no URL of a service. Give one as http://127.0.0.1:8080."
             raise Refusal(msg) from error
-        except httpx.TimeoutException as error:
-            msg = f"The service at {self._url} does not answer in time. Try again, or look at its /readyz?verbose=1."
-            raise Refusal(msg) from error
-        except httpx.HTTPError as error:
-            msg = f"No service answers at {self._url}. Start one with `expunge serve`, or name another with --url."
-            raise Refusal(msg) from error
+        except (httpx.HTTPError, OSError) as error:
+            raise Refusal(explain_unreachable(error, self._url, self._proxy, self._timeout_s)) from error
 
     def _json(self, response: httpx.Response) -> Mapping[str, Any]:
         try:
@@ -118,17 +131,28 @@ class ServiceClient:
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            msg = f"What answers at {self._url} is not this service. Name another with --url."
-            raise Refusal(msg)
+            raise Refusal(explain_foreign(response, self._url, self._proxy))
         return document
 
 
+def _sent_as(key: str) -> str:
+    """A key as it goes into a header, spaces and line ends around it aside; raises Refusal where it can be no key."""
+    bare = key.strip()
+    if not all("!" <= character <= "~" for character in bare):
+        msg = "The API key holds characters that no key has (a space, a line end, a letter not of ASCII). Copy it anew."
+        raise Refusal(msg)
+    if not bare:
+        msg = "The API key is empty. Give one with --key or EXPUNGE_API_KEY."
+        raise Refusal(msg)
+    return bare
+
+
 def _sentence(response: httpx.Response) -> str:
-    """What a problem+json answer says, in one line."""
+    """What a problem+json answer says, in one line; nothing where the answer is none of ours."""
     try:
         problem = response.json()
         detail = str(problem["detail"])
     except (ValueError, KeyError, TypeError):
-        return f"The service answered with status {response.status_code} and no explanation."
+        return ""
     errors = "; ".join(f"{error['pointer']}: {error['detail']}" for error in problem.get("errors", ())[:3])
     return f"{detail} ({errors})" if errors else detail

@@ -70,7 +70,7 @@ print("torch" in sys.modules)
         (["keys", "create", "--scope", "everything"], "A scope is one of recommend, erase, audit, admin."),
         (["erase"], "Nothing is named to erase."),
         (["erase", "u1"], "An interaction needs a user and an item"),
-        (["erase", "u1", "i1", "--url", "http://127.0.0.1:1"], "No service answers at http://127.0.0.1:1."),
+        (["erase", "u1", "i1", "--url", "http://127.0.0.1:1"], "Nothing listens at 127.0.0.1:1."),
         (["erase", "u1", "i1", "--url", "nonsense"], "That is no URL of a service."),
         (["erase", "--file", "/no/such/file.csv"], "/no/such/file.csv: There is no such file or folder."),
         (["db", "upgrade", "nowhere"], "There is no such revision."),
