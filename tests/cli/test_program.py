@@ -67,7 +67,7 @@ print("torch" in sys.modules)
         (["pretrain"], "There is no trained base yet. Run `expunge train` first."),
         (["train"], "There is too little to learn from."),
         (["keys", "list"], "The database has no schema yet. Run `expunge db upgrade`."),
-        (["keys", "create", "--scope", "everything"], "A scope is one of recommend, erase, audit, admin."),
+        (["keys", "create", "--scope", "everything"], "A scope is one of recommend, erase, audit, officer, admin."),
         (["erase"], "Nothing is named to erase."),
         (["erase", "u1"], "An interaction needs a user and an item"),
         (["erase", "u1", "i1", "--url", "http://127.0.0.1:1"], "Nothing listens at 127.0.0.1:1."),
@@ -110,7 +110,7 @@ def test_a_port_in_use_is_named(run: Run) -> None:
         ran = run("serve", "--port", str(port))
 
     assert ran.status != 0
-    assert f"Cannot listen on 127.0.0.1:{port}" in ran.err
+    assert f"Port {port} of 127.0.0.1 is in use" in ran.err
 
 
 def test_a_home_that_cannot_be_is_named(run: Run, tmp_path: Path) -> None:
