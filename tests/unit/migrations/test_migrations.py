@@ -126,7 +126,7 @@ def test_up_down_up_works_with_rows_in_every_table(database: Database, database_
 
 def test_keys_keep_what_they_were_promised(database: Database, database_url: str):
     """Keys from before `read` and `write` may record and read on; the names go when the migration is taken back."""
-    migrations.downgrade(database_url, "0003")
+    migrations.downgrade(database_url, "0004")
     with database.write() as connection:
         for number, scopes in enumerate(("recommend", "erase", "audit", "admin", "erase recommend")):
             row = {"id": str(number), "token_sha256": bytes(32 * [number]), "label": "", "created_at": NOW}
@@ -135,7 +135,7 @@ def test_keys_keep_what_they_were_promised(database: Database, database_url: str
     migrations.upgrade(database_url)
     assert scopes_of(database) == ["recommend write", "erase read", "audit", "admin", "erase read recommend write"]
 
-    migrations.downgrade(database_url, "0003")
+    migrations.downgrade(database_url, "0004")
     assert scopes_of(database) == ["recommend", "erase", "audit", "admin", "erase recommend"]
 
 

@@ -4,14 +4,14 @@ Until now `recommend` could record interactions and `erase` could read what is r
 their own; keys that are there get the one that they had without its name. Going down takes the names away again, and
 leaves a key of these scopes alone with nothing that it may do.
 
-Revision: 0004, after 0003.
+Revision: 0005, after 0004.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 
