@@ -203,9 +203,7 @@ def _missing(host: str, port: int) -> str:
             return ""
     except OSError:
         pass
-    return (
-        "No model serves yet: `expunge import --data DIR`, `expunge train`, `expunge pretrain`; no restart is needed."
-    )
+    return "No model serves yet: `expunge import --data DIR`, `expunge train`; no restart is needed."
 
 
 def _status(host: str, port: int, path: str) -> int:

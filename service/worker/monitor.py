@@ -94,11 +94,11 @@ class Monitor:
     def _database(self) -> dict[str, str]:
         try:
             revision = self._worker.dependencies.database.query(migrations.revision_of)
+            if revision is None or revision < migrations.head():
+                return {"status": "failed", "detail": "The schema is behind this code: run `expunge db upgrade`."}
             self._worker.dependencies.database.query(read_both_ends)
         except Problem as problem:
             return {"status": "failed", "detail": problem.code}
-        if revision is None or revision < migrations.head():
-            return {"status": "failed", "detail": "The schema is behind this code: run `expunge db upgrade`."}
         return {"status": "ok", "detail": f"migrated to {revision}"}
 
     def _redis(self) -> dict[str, str]:

@@ -65,6 +65,9 @@ def test_each_obstacle_names_its_cure(changes: dict[str, Any], mode: str, code: 
 
 def test_an_erasure_says_its_place_or_what_the_gate_wants() -> None:
     queued = waiting_for(WELL, "accepted", "forget", None, 3)
+    hard = waiting_for(WELL, "accepted", "forget", "fine_tuning", 3)
+    assert hard is not None
+    assert hard.code == "fine_tuning"
     held = waiting_for(WELL, "needs_attention", "forget", "gate_refused", None)
 
     assert queued is not None
