@@ -61,8 +61,10 @@ def serve(
     configure_logging(settings.log_level, settings.log_format, "serve")
     with _refusing("--port"):
         listening = listen(settings.host, settings.port)
-    with open_home(settings, upgrade=True) as home:
+    with open_home(settings, upgrade=True, behind=True) as home:
         _greet(home)
+        if home.behind is not None:  # it starts, so that /readyz can tell; it answers nothing else
+            _say(f"{home.behind} Nothing is answered before that is mended: `expunge status`, docs/runbook.md.")
     embedded = None if settings.redis_url else EmbeddedValkey(settings.home, settings.valkey_binary)
     if embedded is not None:
         embedded.start()

@@ -39,6 +39,9 @@ class Finding:
     detail: str
 
 
+_SAME_KEY = Finding("ok", "the one that database and store were made with")
+
+
 class Integrity:
     """The looks of one process, on a thread of its own; `findings` is what they found last.
 
@@ -106,7 +109,10 @@ class Integrity:
                 self._read_pages(SLICE_PAGES_S)
 
     def _look_at_key(self) -> None:
-        if self._secret is None or self._secret.complete:
+        if self._secret is None:
+            return
+        if self._secret.complete:
+            self._key = self._key or _SAME_KEY
             return
         try:
             self._secret.unlock()
@@ -117,7 +123,7 @@ class Integrity:
         except Problem as problem:
             self._key, self._database.refusal = Finding("failed", f"Not compared yet. {problem.detail}"), problem
         else:
-            self._key = Finding("ok", "the one that database and store were made with")
+            self._key = _SAME_KEY
             if not isinstance(self._database.refusal, DatabaseBehind):
                 self._database.refusal = None
 
