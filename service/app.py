@@ -11,6 +11,9 @@ from fastapi import FastAPI
 
 from model_store import ModelStore
 from service.audit import endpoints as audit
+from service.audit.checkpoints import CheckpointPublisher
+from service.audit.keys import load_signing_key
+from service.audit.witnesses import Witness, Witnesses
 from service.erasures import endpoints as erasures
 from service.erasures.relay import OutboxRelay
 from service.interactions import endpoints as interactions
@@ -29,7 +32,7 @@ from service.platform.redis import ErasureStream, RedisUnavailable, RedisUnsuita
 from service.platform.secret_check import SecretCheck
 from service.recommendations import endpoints as recommendations
 from service.recommendations.live import LiveRanker
-from service.settings import Settings, load_settings
+from service.settings import Settings, SettingsError, load_settings
 
 # The busiest first.
 ROUTERS = (recommendations.router, erasures.router, interactions.router, models.router, audit.router)
@@ -55,8 +58,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             app.state.services = services
             app.state.authenticator = Authenticator(services.database)
             app.state.scraper = Scraper(services.database, services.stream, services.clock)
+            app.state.publisher = _publisher(services)
+            await app.state.publisher.start()
             log.info("api.started", live_version=services.live.status().version)
             yield
+            await app.state.publisher.stop()
             app.state.scraper.close()
         log.info("api.stopped")
 
@@ -89,6 +95,18 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             await component.start()
             stack.push_async_callback(component.stop)
         yield services
+
+
+def _publisher(services: Services) -> CheckpointPublisher:
+    settings = services.settings
+    try:
+        witnesses = Witnesses([Witness.parse(each) for each in settings.witnesses])
+    except ValueError as error:
+        msg = f"EXPUNGE_WITNESSES is refused: {error}."
+        raise SettingsError(msg) from None
+    key = load_signing_key(settings)
+    interval_s = settings.checkpoint_seconds
+    return CheckpointPublisher(services.database, key, services.clock, witnesses, interval_s=interval_s)
 
 
 async def _stream(settings: Settings, stack: AsyncExitStack) -> ErasureStream:

@@ -43,6 +43,13 @@ class Settings(BaseSettings):
     secret_key: SecretStr | None = None
     """Keys digests, cursors and manifests; without one, `<home>/secret.key`, made once."""
 
+    log_key: SecretStr | None = None
+    """Signs the audit log; without one, `<home>/log.key`, made once."""
+    witnesses: Annotated[tuple[str, ...], NoDecode] = ()
+    """Who cosigns the log's heads: `URL VKEY`, several separated by commas."""
+    checkpoint_seconds: Seconds = 10.0
+    """Interval at which a log that grew is signed without being asked."""
+
     host: str = "127.0.0.1"
     """Address that the API and the worker's endpoints listen on."""
     port: Port = 8080
@@ -128,9 +135,9 @@ class Settings(BaseSettings):
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "witnesses", mode="before")
     @classmethod
-    def _split_origins(cls, given: Any) -> Any:
+    def _split(cls, given: Any) -> Any:
         return tuple(part.strip() for part in given.split(",") if part.strip()) if isinstance(given, str) else given
 
     @field_validator("cors_origins")

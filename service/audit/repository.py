@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Executable, Select, Table, bindparam, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
-from service.platform.prepared_statements import PreparedStatement
-from service.platform.tables import audit_entries, audit_head
+from service.platform.prepared import Prepared
+from service.platform.tables import audit_checkpoints, audit_entries, audit_head, audit_keys, audit_nodes
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,109 @@ def page(connection: Connection, after: int, limit: int, erasure_id: str | None)
     if erasure_id is not None:
         wanted = wanted.where(audit_entries.c.erasure_id == erasure_id)
     return [AuditRow(*row) for row in connection.execute(wanted)]
+
+
+_LEAVES = (
+    select(audit_entries.c.leaf_hash)
+    .where(audit_entries.c.seq >= bindparam("first"), audit_entries.c.seq < bindparam("end"))
+    .order_by(audit_entries.c.seq)
+)
+_NODES = (
+    select(audit_nodes.c.hash)
+    .where(
+        audit_nodes.c.level == bindparam("level"),
+        audit_nodes.c.position >= bindparam("first"),
+        audit_nodes.c.position < bindparam("end"),
+    )
+    .order_by(audit_nodes.c.position)
+)
+
+
+def leaf_hashes(connection: Connection, first: int, count: int) -> list[bytes]:
+    """Hashes of the leaves first, first + 1, ... (from 0), up to `count` of them."""
+    found = connection.scalars(_LEAVES, {"first": first + 1, "end": first + 1 + count})
+    return [bytes(each) for each in found]
+
+
+def entries(connection: Connection, first: int, count: int) -> list[bytes]:
+    """The canonical JSON of the entries at the indices first, first + 1, ... (from 0), up to `count` of them."""
+    wanted = select(audit_entries.c.body).where(audit_entries.c.seq > first, audit_entries.c.seq <= first + count)
+    return [body.encode() for body in connection.scalars(wanted.order_by(audit_entries.c.seq))]
+
+
+def nodes(connection: Connection, level: int, first: int, count: int) -> list[bytes]:
+    """Hashes over full tiles of the level below, from a position on; as many as are stored, without a gap."""
+    found = connection.scalars(_NODES, {"level": level, "first": first, "end": first + count})
+    return [bytes(each) for each in found]
+
+
+def count_nodes(connection: Connection, level: int) -> int:
+    """How many hashes of a level are stored; they are stored in order."""
+    last = connection.scalar(select(func.max(audit_nodes.c.position)).where(audit_nodes.c.level == level))
+    return 0 if last is None else int(last) + 1
+
+
+def insert_nodes(connection: Connection, level: int, first: int, hashes: Sequence[bytes]) -> None:
+    """Store hashes of a level, which another may have stored meanwhile: they cannot differ."""
+    rows = [{"level": level, "position": at, "hash": each} for at, each in enumerate(hashes, first)]
+    if rows:
+        connection.execute(_or_nothing(connection, audit_nodes), rows)
+
+
+def latest_checkpoint(connection: Connection) -> tuple[int, str] | None:
+    """(size, signed note) of the largest head that was signed."""
+    return _checkpoint(connection, select(*_CHECKPOINT).order_by(audit_checkpoints.c.size.desc()))
+
+
+def checkpoint_of(connection: Connection, size: int) -> tuple[int, str] | None:
+    """(size, signed note) of the smallest signed head with at least `size` entries."""
+    wanted = select(*_CHECKPOINT).where(audit_checkpoints.c.size >= size)
+    return _checkpoint(connection, wanted.order_by(audit_checkpoints.c.size))
+
+
+def insert_checkpoint(connection: Connection, size: int, note: str, at: datetime) -> None:
+    """Keep a signed head; one of this size that is there already stays."""
+    connection.execute(_or_nothing(connection, audit_checkpoints), [{"size": size, "note": note, "signed_at": at}])
+
+
+def set_note(connection: Connection, size: int, note: str) -> None:
+    """Keep a signed head with more signatures than before."""
+    connection.execute(update(audit_checkpoints).where(audit_checkpoints.c.size == size).values(note=note))
+
+
+@dataclass(frozen=True)
+class KeyRow:
+    """A public key of the log in its text form, and when it signed; `until` is None for the one that signs now."""
+
+    vkey: str
+    since: datetime
+    until: datetime | None
+
+
+def keys(connection: Connection) -> list[KeyRow]:
+    """Every key that ever signed, the oldest first."""
+    columns = (audit_keys.c.vkey, audit_keys.c.since, audit_keys.c.until)
+    return [KeyRow(*row) for row in connection.execute(select(*columns).order_by(audit_keys.c.since))]
+
+
+def use_key(connection: Connection, vkey: str, at: datetime) -> None:
+    """Put a key on record as the one that signs now; the one before ends."""
+    retired = update(audit_keys).where(audit_keys.c.until.is_(None), audit_keys.c.vkey != vkey)
+    connection.execute(retired.values(until=at))
+    connection.execute(_or_nothing(connection, audit_keys), [{"vkey": vkey, "since": at}])
+    connection.execute(update(audit_keys).where(audit_keys.c.vkey == vkey).values(until=None))
+
+
+_CHECKPOINT = (audit_checkpoints.c.size, audit_checkpoints.c.note)
+
+
+def _checkpoint(connection: Connection, wanted: Select[Any]) -> tuple[int, str] | None:
+    row = connection.execute(wanted.limit(1)).first()
+    return None if row is None else (int(row[0]), str(row[1]))
+
+
+def _or_nothing(connection: Connection, table: Table) -> Executable:
+    """An insert that leaves a row that is there already as it is."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()

@@ -23,3 +23,52 @@ class AuditPage(BaseModel):
 
     entries: list[AuditEntry]
     next: str | None = Field(description="Path of the next page; null at the end.")
+
+
+class InclusionProof(BaseModel):
+    """That an entry is in the log. Hashes are base64 of 32 bytes, the lowest first."""
+
+    index: int = Field(description="Place of the entry in the log, from 0.", examples=[16])
+    size: int = Field(description="Size of the tree that the proof is for: that of the checkpoint.", examples=[20])
+    leaf_hash: str = Field(description="SHA-256(0x00 || canonical JSON of the entry).")
+    hashes: list[str]
+    checkpoint: str = Field(description="The signed head (C2SP tlog-checkpoint) whose root the proof leads to.")
+
+
+class ConsistencyProof(BaseModel):
+    """That the log of the older size is the beginning of the newer one. Hashes are base64 of 32 bytes."""
+
+    old_size: int
+    size: int
+    hashes: list[str]
+    checkpoint: str = Field(description="The signed head of the newer size.")
+
+
+class Jwk(BaseModel):
+    """An Ed25519 public key (RFC 8037)."""
+
+    kty: str = Field(examples=["OKP"])
+    crv: str = Field(examples=["Ed25519"])
+    x: str
+    kid: str = Field(description="The key id of signed notes, hex.")
+    use: str = Field(examples=["sig"])
+    alg: str = Field(examples=["EdDSA"])
+
+
+class LogKey(BaseModel):
+    """One key that signs, or signed, the log."""
+
+    vkey: str = Field(
+        description="Verifier key of signed notes.",
+        examples=["example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k"],
+    )
+    since: datetime
+    until: datetime | None = Field(description="Null for the key that signs now.")
+    jwk: Jwk
+
+
+class LogKeys(BaseModel):
+    """Who signs the log, the oldest first."""
+
+    origin: str = Field(description="The log's name; it never changes.")
+    keys: list[LogKey]

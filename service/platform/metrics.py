@@ -64,3 +64,12 @@ auth_failures_total = Counter("expunge_auth_failures_total", "Requests without a
 invariant_violations_total = Counter(
     "expunge_invariant_violations_total", "Checks that found a promise broken, by rule.", ("rule",)
 )
+audit_log_size = Gauge("expunge_audit_log_size", "Entries of the audit log that the latest signed head covers.")
+audit_checkpoint_failures_total = Counter(
+    "expunge_audit_checkpoint_failures_total", "Heads of the audit log that could not be signed."
+)
+audit_cosignatures_total = Counter(
+    "expunge_audit_cosignatures_total",
+    "Answers of witnesses that were asked to cosign a head, by outcome.",
+    ("outcome",),
+)

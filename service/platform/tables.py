@@ -199,6 +199,32 @@ audit_entries = Table(
     Index("ix_audit_entries_erasure_id", "erasure_id"),
 )
 
+# What the log's proofs are made of beyond its entries: hashes over full tiles, the heads that were signed, the keys.
+audit_nodes = Table(
+    "audit_nodes",
+    metadata,
+    Column("level", Integer, primary_key=True, autoincrement=False),  # covers 256^level leaves, from 1
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    sqlite_with_rowid=False,
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("note", Text, nullable=False),  # signed note: what was signed cannot be signed otherwise
+    Column("signed_at", Instant, nullable=False),
+)
+
+audit_keys = Table(
+    "audit_keys",
+    metadata,
+    Column("vkey", String(300), primary_key=True),
+    Column("since", Instant, nullable=False),
+    Column("until", Instant),  # null: signs now
+)
+
 batches = Table(
     "batches",
     metadata,

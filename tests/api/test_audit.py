@@ -1,12 +1,16 @@
 """The audit log over HTTP."""
 
+import base64
 import hashlib
+import json
 
 import httpx
 import pytest
 import rfc8785
+from tlog_scales import signing, tlog
+from tlog_scales.reader import TilesReader
 
-from service.audit.schemas import AuditPage
+from service.audit.schemas import AuditPage, ConsistencyProof, InclusionProof
 from service.platform.auth import Scope
 from tests.api.conftest import Api
 
@@ -89,3 +93,98 @@ def test_a_page_that_makes_no_sense_is_refused(api: Api, query: str, code: str) 
     response = api.client.get(f"/v1/audit/entries?{query}")
 
     assert (response.status_code, response.json()["code"]) == (422, code)
+
+
+class Tiles:
+    """The log over HTTP, for a reader that nobody here wrote."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+
+    def get(self, *path: str) -> bytes | None:
+        response = self.api.client.get("/v1/audit/" + "/".join(path))
+        return response.content if response.status_code == 200 else None
+
+
+def keys_of(api: Api) -> list[signing.Vkey]:
+    """The log's keys, without an API key."""
+    published = httpx.get(f"{api.url}/v1/audit/keys").json()
+    return [signing.Vkey.from_string(key["vkey"]) for key in published["keys"]]
+
+
+@pytest.mark.P7
+def test_a_reader_of_tiled_logs_verifies_the_whole_log(api: Api) -> None:
+    """Checkpoint, tiles and bundles of entries: C2SP's layout, its own implementation."""
+    body = {"interactions": [], "users": ["u"]}
+    for _ in range(300):
+        api.client.post("/v1/erasures", json=body).raise_for_status()
+
+    reader = TilesReader(Tiles(api))
+    checkpoint = reader.get_checkpoint()
+
+    checkpoint.verify(keys_of(api)[0])
+    assert checkpoint.size == 300
+    assert reader.calculate_root_hash() == checkpoint.root_hash
+    entry = json.loads(reader.get_entry(299))
+    assert (entry["seq"], entry["event"]) == (300, "erasure.accepted")
+    proof = reader.get_inclusion_proof(299, 300)
+    proof.check(hashlib.sha256(b"\0" + reader.get_entry(299)).digest(), checkpoint.root_hash)
+
+
+@pytest.mark.P7
+def test_proofs_verify_elsewhere(api: Api) -> None:
+    """Inclusion and consistency, as the API gives them."""
+    for number in range(20):
+        api.client.delete(f"/v1/users/u{number}").raise_for_status()
+    older = tlog.Checkpoint.from_text(api.client.get("/v1/audit/checkpoint").text)
+    api.client.delete("/v1/users/last").raise_for_status()
+
+    included = InclusionProof.model_validate_json(api.client.get("/v1/audit/proofs/inclusion?index=7").content)
+    grown = ConsistencyProof.model_validate_json(api.client.get("/v1/audit/proofs/consistency?old_size=20").content)
+
+    newer = tlog.Checkpoint.from_text(grown.checkpoint)
+    newer.verify(keys_of(api)[0])
+    hashes = [base64.b64decode(each) for each in grown.hashes]
+    tlog.ConsistencyProof(20, 21, hashes).check(older.root_hash, newer.root_hash)
+    path = [base64.b64decode(each) for each in included.hashes]
+    tlog.InclusionProof(7, included.size, path).check(base64.b64decode(included.leaf_hash), newer.root_hash)
+
+
+def test_keys_are_public_and_the_rest_is_for_auditors(api: Api) -> None:
+    """What others check with is no secret."""
+    jwks = httpx.get(f"{api.url}/v1/audit/jwks.json").json()
+    assert [key["crv"] for key in jwks["keys"]] == ["Ed25519"]
+    for path in ("checkpoint", "tile/0/000", "proofs/inclusion?index=0", "proofs/consistency?old_size=0"):
+        assert httpx.get(f"{api.url}/v1/audit/{path}").status_code == 401
+        assert httpx.get(f"{api.url}/v1/audit/{path}", headers=api.key(Scope.ERASE)).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("tile/0/000", 404),  # not full
+        ("tile/0/000.p/4", 404),
+        ("tile/0/000.p/3", 200),
+        ("tile/entries/000.p/3", 200),
+        ("tile/1/000", 404),
+        ("tile/64/000", 422),
+        ("tile/x/000", 422),
+        ("tile/0/nonsense", 404),
+        ("tile/0/x999/x999/x999/x999/x999/x999/999", 404),
+        ("proofs/inclusion?index=3", 422),
+        ("proofs/inclusion?index=-1", 422),
+        ("proofs/inclusion", 422),
+        ("proofs/consistency?old_size=4", 422),
+        ("proofs/consistency?old_size=1&size=9", 422),
+        ("proofs/consistency?old_size=99999999999999999999", 422),
+    ],
+)
+def test_what_the_log_has_not_is_told(api: Api, path: str, status: int) -> None:
+    """Tiles that are not full yet, entries and sizes that never were."""
+    for number in range(3):
+        api.client.delete(f"/v1/users/u{number}").raise_for_status()
+
+    response = api.client.get(f"/v1/audit/{path}")
+
+    assert response.status_code == status
+    assert status == 200 or response.headers["content-type"] == "application/problem+json"

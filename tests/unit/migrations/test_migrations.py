@@ -48,6 +48,9 @@ ROWS: dict[str, dict[str, Any]] = {
         "created_at": NOW,
     },
     "audit_entries": {"seq": 1, "at": NOW, "event": "erasure.accepted", "body": "{}", "leaf_hash": b"l" * 32},
+    "audit_nodes": {"level": 1, "position": 0, "hash": b"n" * 32},
+    "audit_checkpoints": {"size": 1, "note": "n", "signed_at": NOW},
+    "audit_keys": {"vkey": "log+00000000+AA==", "since": NOW},
     "versions": {
         "version": 1,
         "kind": "base",

@@ -1,0 +1,95 @@
+"""The keys that sign the log: where the private one is, and which public ones ever signed."""
+
+import base64
+import os
+import secrets
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from service.audit import repository
+from service.audit.repository import KeyRow
+from service.audit.tlog.note import SigningKey, VerifierKey
+from service.settings import Settings, SettingsError
+
+KEY_FILE = "log.key"
+ORIGIN = "expunge.invalid/log"
+
+
+def load_signing_key(settings: Settings) -> SigningKey:
+    """The key that signs: EXPUNGE_LOG_KEY, else `<home>/log.key`, made once, mode 0600.
+
+    Its name is the log's name. A log keeps its name for life, so a new key gets the name of the one before.
+
+    Raises:
+        SettingsError: what is there is no signing key.
+    """
+    given = settings.log_key
+    if given is not None:
+        return _parse(given.get_secret_value(), "EXPUNGE_LOG_KEY")
+    path = settings.home / KEY_FILE
+    if not path.exists():
+        _write(path, SigningKey.generate(f"{ORIGIN}/{secrets.token_hex(8)}"), replace=False)
+    return _parse(path.read_text(), str(path))
+
+
+def rotate_signing_key(settings: Settings) -> SigningKey:
+    """Put a new key of the same name in the place of `<home>/log.key`; processes use it when they start again.
+
+    Raises:
+        SettingsError: the key is not in the home, but given by EXPUNGE_LOG_KEY.
+    """
+    if settings.log_key is not None:
+        msg = "EXPUNGE_LOG_KEY names the key: make a new one with `expunge audit new-key` and set it there."
+        raise SettingsError(msg)
+    key = SigningKey.generate(load_signing_key(settings).verifier.name)
+    _write(settings.home / KEY_FILE, key, replace=True)
+    return key
+
+
+def put_on_record(connection: Connection, key: VerifierKey, at: datetime) -> None:
+    """Publish a key as the one that signs now; the one before stays published, with its end."""
+    if not any(row.vkey == str(key) and row.until is None for row in repository.keys(connection)):
+        repository.use_key(connection, str(key), at)
+
+
+def verifier_keys(rows: list[KeyRow]) -> list[VerifierKey]:
+    """The keys of these rows."""
+    return [VerifierKey.parse(row.vkey) for row in rows]
+
+
+def jwk(row: KeyRow) -> dict[str, Any]:
+    """A public key as a JWK (RFC 8037); `kid` is the key id of notes, hex."""
+    key = VerifierKey.parse(row.vkey)
+    x = base64.urlsafe_b64encode(key.public).rstrip(b"=").decode()
+    return {"kty": "OKP", "crv": "Ed25519", "x": x, "kid": key.key_id.hex(), "use": "sig", "alg": "EdDSA"}
+
+
+def _parse(text: str, where: str) -> SigningKey:
+    try:
+        return SigningKey.parse(text.strip())
+    except ValueError as error:
+        msg = f"{where} holds no signing key of a log: {error}"
+        raise SettingsError(msg) from None
+
+
+def _write(path: Path, key: SigningKey, *, replace: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    aside = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key.secret_text() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    if replace:
+        aside.replace(path)
+        return
+    try:
+        # A hard link never replaces: of two processes that start together, the first one's key stands.
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink()
