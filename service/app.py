@@ -30,12 +30,13 @@ from service.platform.integrity import Integrity
 from service.platform.logging import configure_logging
 from service.platform.redis import ErasureStream, RedisUnavailable, RedisUnsuitable
 from service.platform.secret_check import SecretCheck
+from service.receipts import endpoints as receipts
 from service.recommendations import endpoints as recommendations
 from service.recommendations.live import LiveRanker
 from service.settings import Settings, SettingsError, load_settings
 
 # The busiest first.
-ROUTERS = (recommendations.router, erasures.router, interactions.router, models.router, audit.router)
+ROUTERS = (recommendations.router, erasures.router, interactions.router, models.router, audit.router, receipts.router)
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Executable, Select, Table, bindparam, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from service.platform.prepared import Prepared
+from service.platform.prepared_statements import PreparedStatement
 from service.platform.tables import audit_checkpoints, audit_entries, audit_head, audit_keys, audit_nodes
 
 

@@ -101,6 +101,17 @@ class ServiceClient:
         params = {} if erasure_id is None else {"erasure_id": erasure_id}
         return self.pages("/v1/audit/entries", "entries", params)
 
+    def content(self, path: str, **params: Any) -> bytes:
+        """The bytes of an answer that is not JSON."""
+        response = self._send("GET", path, params=params)
+        if response.is_success:
+            return response.content
+        raise Refusal(_sentence(response))
+
+    def log_keys(self) -> Mapping[str, Any]:
+        """The log's name and its public keys."""
+        return self._ok("GET", "/v1/audit/keys")
+
     def pages(self, path: str, name: str, params: Mapping[str, Any] | None = None) -> Iterator[Mapping[str, Any]]:
         """Every element of a list, page after page."""
         page = self._ok("GET", path, params=dict(params or {}))

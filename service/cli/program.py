@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import adopt, audit, data, demo, erase, evaluate, learn, operate, serve
+from service.cli import adopt, audit, data, demo, erase, evaluate, learn, operate, receipt, serve
 from service.cli.context import Invocation
 from service.cli.failures import explain
 
@@ -63,6 +63,7 @@ app.command("status")(operate.status)
 app.add_typer(operate.db, name="db")
 app.add_typer(operate.keys, name="keys")
 app.add_typer(audit.app, name="audit")
+app.add_typer(receipt.app, name="receipt")
 
 
 def _list_whole_sentences(group: typer.Typer) -> None:

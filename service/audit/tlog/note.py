@@ -126,6 +126,10 @@ class SigningKey:
         key = self.verifier
         return Signature(key.name, key.key_id, self._private.sign(text.encode()))
 
+    def sign_bytes(self, message: bytes) -> bytes:
+        """The bare signature (64 bytes) over a message that cannot be taken for a note's text."""
+        return self._private.sign(message)
+
     def cosign(self, text: str, seconds: int) -> Signature:
         """Cosign a checkpoint's text as seen at `seconds` since 1970, as a witness does."""
         key = self.verifier

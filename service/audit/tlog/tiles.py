@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from service.audit.tlog.errors import Unverified
 from service.audit.tlog.merkle import TILE_WIDTH
 
 ENTRY_BYTES_MAX = 2**16 - 1
@@ -41,3 +42,15 @@ def bundle(entries: Iterable[bytes]) -> bytes:
             raise ValueError(msg)
         parts += len(entry).to_bytes(2) + entry
     return bytes(parts)
+
+
+def unbundle(data: bytes) -> list[bytes]:
+    """The entries of a bundle; raises Unverified (malformed_bundle)."""
+    entries, at = [], 0
+    while at < len(data):
+        end = at + 2 + int.from_bytes(data[at : at + 2])
+        if end > len(data) or at + 2 > len(data):
+            raise Unverified("malformed_bundle", "A bundle of entries is cut short.")
+        entries.append(data[at + 2 : end])
+        at = end
+    return entries

@@ -1,0 +1,1 @@
+"""Receipts: what became of an erasure, signed, and proven by the log."""

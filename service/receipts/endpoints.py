@@ -1,0 +1,61 @@
+"""REST of receipts."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Response
+
+from service.audit.endpoints import Publisher
+from service.audit.tree import LogDamaged
+from service.erasures.problems import ErasureNotFound
+from service.platform.dependencies import Eraser, ServicesDep
+from service.platform.problem import InvalidRequest, ScopeMissing, Unauthenticated, problems
+from service.receipts import service
+from service.receipts.cose import MEDIA_TYPE as COSE
+from service.receipts.cose import cose_receipt
+from service.receipts.page import CSP, render
+
+router = APIRouter(prefix="/v1/erasures/{erasure_id}", tags=["receipts"])
+
+ErasureId = Annotated[str, Path(max_length=36, examples=["0198b3c6-7c5e-7c1f-9d0a-3f6a1b2c3d4e"])]
+_RESPONSES = problems(Unauthenticated, ScopeMissing, InvalidRequest, ErasureNotFound, LogDamaged)
+_CHANGES = {"Cache-Control": "private, no-cache"}
+_NO_SCRIPTS = {"Content-Security-Policy": CSP, "X-Content-Type-Options": "nosniff"}
+
+
+@router.get("/receipt", response_class=Response, responses=_RESPONSES, summary="The receipt of an erasure")
+@router.get("/receipt.json", response_class=Response, responses=_RESPONSES, include_in_schema=False)
+async def get_receipt(services: ServicesDep, publisher: Publisher, _eraser: Eraser, erasure_id: ErasureId) -> Response:
+    """What became of it, signed, with the entries of the log that say so and their proofs.
+
+    There is one in every state; only that of an erasure that is erased or cancelled is final. It verifies offline:
+    `expunge receipt verify FILE --key VKEY`, or by docs/receipt-format.md.
+    """
+    receipt = await service.issue(services, publisher, erasure_id)
+    return Response(receipt.json(), media_type="application/json", headers=_CHANGES)
+
+
+@router.get("/receipt.html", response_class=Response, responses=_RESPONSES, summary="The same for people")
+async def get_receipt_page(
+    services: ServicesDep, publisher: Publisher, _eraser: Eraser, erasure_id: ErasureId
+) -> Response:
+    """One page in plain words, without scripts, that prints well."""
+    receipt = await service.issue(services, publisher, erasure_id)
+    return Response(render(receipt), media_type="text/html; charset=utf-8", headers=_CHANGES | _NO_SCRIPTS)
+
+
+@router.get("/receipt.tlog-proof", response_class=Response, responses=_RESPONSES, summary="The log's proof alone")
+async def get_log_proof(
+    services: ServicesDep, publisher: Publisher, _eraser: Eraser, erasure_id: ErasureId
+) -> Response:
+    """That the log holds the latest entry about the erasure: a C2SP tlog-proof, the entry in its extra data."""
+    receipt = await service.issue(services, publisher, erasure_id)
+    return Response(str(service.log_proof(receipt)), media_type="text/plain; charset=utf-8", headers=_CHANGES)
+
+
+@router.get("/receipt.cose", response_class=Response, responses=_RESPONSES, summary="The same as a COSE Receipt")
+async def get_cose_receipt(
+    services: ServicesDep, publisher: Publisher, _eraser: Eraser, erasure_id: ErasureId
+) -> Response:
+    """That the log holds the latest entry about the erasure, as RFC 9942 has it (RFC9162_SHA256, Ed25519)."""
+    receipt = await service.issue(services, publisher, erasure_id)
+    return Response(cose_receipt(receipt, publisher.key, erasure_id), media_type=COSE, headers=_CHANGES)

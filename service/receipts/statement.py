@@ -1,0 +1,68 @@
+"""What a receipt says, from what is stored of an erasure: the same facts give the same statement."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from service.erasures.repository import Erasure
+from service.platform.clock import rfc3339
+from service.receipts.document import FORMAT
+from service.receipts.history import history
+
+NOT_FINAL = (
+    "Not final. The model no longer uses what was erased, and no answer shows it; older versions, the base that was "
+    "trained with it, free pages, write-ahead logs and backups hold it still, until the erasure is erased."
+)
+OUT_OF_SCOPE = (
+    "Backups of this service that were made before the erasure, until they are overwritten.",
+    "Copies that others hold: callers of the API, exports, logs and caches outside this service, recipients.",
+    "Witnesses and auditors of the log: they hold commitments, which say nothing without the salt.",
+)
+_GUARANTEES = {
+    "forgotten": {
+        "kind": "approximate",
+        "method": "influence encoder and correction (UnlearnRec, SIGIR 2025), checked by a gate",
+        "means": "Scores moved to where retraining without the interactions would take them, within what the gate "
+        "measured; it is no proof that nothing can be inferred.",
+    },
+    "erased": {
+        "kind": "exact",
+        "method": "retraining from scratch on what remains, then purge and search",
+        "means": "The live model was never trained on the interactions, and no store in scope holds them.",
+    },
+}
+
+
+def state(erasure: Erasure, log: str, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The statement about an erasure.
+
+    Args:
+        erasure: as it is stored.
+        log: the log's name.
+        entries: every entry of the log about it, in order.
+    """
+    _, reached = history(entries)
+    final = erasure.status in ("erased", "cancelled")
+    return {
+        "commitment": erasure.commitment,
+        "due_at": rfc3339(erasure.due_at),
+        "entries": [entry["seq"] - 1 for entry in entries],
+        "erasure_id": erasure.id,
+        "final": final,
+        "format": FORMAT,
+        "guarantee": _guarantee(erasure),
+        "log": log,
+        "matched": erasure.matched,
+        "mode": erasure.mode,
+        "notice": None if final else NOT_FINAL,
+        "out_of_scope": list(OUT_OF_SCOPE),
+        "reached": reached,
+        "requested": erasure.requested,
+        "status": erasure.status,
+        "versions": {"after": erasure.version_after, "before": erasure.version_before},
+    }
+
+
+def _guarantee(erasure: Erasure) -> Mapping[str, str] | None:
+    if not erasure.matched:
+        return None
+    return _GUARANTEES.get(erasure.status)
