@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from service.cli.client import DEFAULT_URL, Key, ServiceClient, Url
-from service.cli.context import Json, open_home, settings_of, tell
+from service.cli.context import Json, open_home, print_result, settings_of
 from service.cli.failures import Refusal
 from service.cli.receipt import read_keys
 from service.cli.terminal import Terminal
@@ -47,7 +47,7 @@ def list_keys(url: Url = DEFAULT_URL, json_file: Json = None) -> None:
     """The public keys of a service's log. Take them once, over a connection that you trust, and keep them."""
     with closing(ServiceClient(url, None)) as client:
         found = client.log_keys()
-    tell(json_file, found, "\n".join(key["vkey"] for key in found["keys"]))
+    print_result(json_file, found, "\n".join(key["vkey"] for key in found["keys"]))
 
 
 @app.command("checkpoint")
@@ -119,7 +119,7 @@ def verify(
         "events": found.events,
     }
     events = [f"  {event:<28} {count:>9,}" for event, count in sorted(found.events.items())]
-    tell(json_file, document, "\n".join([f"VERIFIED: {head.size:,} entries of {head.origin}.", *events]))
+    print_result(json_file, document, "\n".join([f"VERIFIED: {head.size:,} entries of {head.origin}.", *events]))
 
 
 @app.command("rotate-key")

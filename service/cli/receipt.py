@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.cli.client import DEFAULT_URL, Key, ServiceClient, Url
-from service.cli.context import Json, tell
+from service.cli.context import Json, print_result
 from service.cli.failures import Refusal
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def verify(
         "checkpoint": {"log": found.checkpoint.origin, "size": found.checkpoint.size},
         "opened": found.opened,
     }
-    tell(json_file, document, "\n".join(_lines(found)))
+    print_result(json_file, document, "\n".join(_lines(found)))
 
 
 def read_keys(given: list[str]) -> list[VerifierKey]:

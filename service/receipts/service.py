@@ -5,7 +5,7 @@ from sqlalchemy import Connection
 
 from service.audit import repository as audit
 from service.audit.checkpoints import CheckpointPublisher
-from service.audit.repository import Row
+from service.audit.repository import AuditRow
 from service.audit.tlog.merkle import MerkleTree
 from service.audit.tlog.proof import LogProof
 from service.audit.tree import tree_of
@@ -27,7 +27,7 @@ async def issue(services: Services, publisher: CheckpointPublisher, erasure_id: 
         ErasureNotFound, LogDamaged.
     """
 
-    def facts(connection: Connection) -> tuple[Erasure | None, list[Row]]:
+    def facts(connection: Connection) -> tuple[Erasure | None, list[AuditRow]]:
         return erasures.find(connection, erasure_id), audit.page(connection, 0, ENTRIES_MAX, erasure_id)
 
     erasure, rows = await services.database.run_read(facts)
@@ -53,5 +53,5 @@ def log_proof(receipt: Receipt) -> LogProof:
     return LogProof(last.index, last.hashes, receipt.checkpoint, last.text.encode())
 
 
-def _proof(tree: MerkleTree, row: Row) -> list[bytes]:
+def _proof(tree: MerkleTree, row: AuditRow) -> list[bytes]:
     return tree.inclusion_proof(row.seq - 1)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from service.audit import service as audit
 from service.audit.checkpoints import CheckpointPublisher
-from service.audit.service import Entry
+from service.audit.service import AuditEvent
 from service.audit.tlog.note import SigningKey
 from service.platform.database import Database
 from service.platform.tables import erasures
@@ -65,7 +65,7 @@ class LogService:
             connection.execute(done.values(status="forgotten", forgotten_at=now, version_before=1, version_after=2))
             gate = {"passed": True, "figures": {"auc": 0.5031, "drift": 1e-7}, "reasons": []}
             body = {"mode": "forget", "version_before": 1, "gate": gate}
-            audit.write(connection, seq, [Entry("erasure.forgotten", body, erasure_id, 2)], now)
+            audit.write(connection, seq, [AuditEvent("erasure.forgotten", body, erasure_id, 2)], now)
 
         self.domains.database.transact(unit)
 

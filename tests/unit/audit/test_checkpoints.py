@@ -13,7 +13,7 @@ from tlog_scales import signing, tlog
 
 from service.audit import keys, proofs, repository, service
 from service.audit.checkpoints import CheckpointPublisher
-from service.audit.service import Entry
+from service.audit.service import AuditEvent
 from service.audit.tlog.checkpoint import LogCheckpoint
 from service.audit.tlog.merkle import verify_consistency, verify_inclusion
 from service.audit.tlog.note import KeyKind, SignedNote, SigningKey
@@ -34,7 +34,7 @@ def grow(database: Database, count: int) -> None:
 
     def unit(connection: Connection) -> None:
         first = service.reserve(connection, count)
-        entries = [Entry("test.happened", {"n": number}) for number in range(count)]
+        entries = [AuditEvent("test.happened", {"n": number}) for number in range(count)]
         service.write(connection, first, entries, AT)
 
     database.transact(unit)
