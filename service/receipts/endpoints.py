@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Response
 from service.audit.endpoints import Publisher
 from service.audit.tree import LogDamaged
 from service.erasures.problems import ErasureNotFound
-from service.platform.dependencies import Eraser, ServicesDep
+from service.platform.dependencies import ErasureReader, ServicesDep
 from service.platform.problem import InvalidRequest, ScopeMissing, Unauthenticated, problems
 from service.receipts import service
 from service.receipts.cose import MEDIA_TYPE as COSE
@@ -24,38 +24,41 @@ _NO_SCRIPTS = {"Content-Security-Policy": CSP, "X-Content-Type-Options": "nosnif
 
 @router.get("/receipt", response_class=Response, responses=_RESPONSES, summary="The receipt of an erasure")
 @router.get("/receipt.json", response_class=Response, responses=_RESPONSES, include_in_schema=False)
-async def get_receipt(services: ServicesDep, publisher: Publisher, _eraser: Eraser, erasure_id: ErasureId) -> Response:
+async def get_receipt(
+    services: ServicesDep, publisher: Publisher, reader: ErasureReader, erasure_id: ErasureId
+) -> Response:
     """What became of it, signed, with the entries of the log that say so and their proofs.
 
     There is one in every state; only that of an erasure that is erased or cancelled is final. It verifies offline:
-    `expunge receipt verify FILE --key VKEY`, or by docs/receipt-format.md.
+    `expunge receipt verify FILE --key VKEY`, or by docs/receipt-format.md. A key gets the receipts of what it asked for
+    itself; scopes `officer` and `admin` get everybody's.
     """
-    receipt = await service.issue(services, publisher, erasure_id)
+    receipt = await service.issue(services, publisher, erasure_id, reader.sees_only)
     return Response(receipt.json(), media_type="application/json", headers=_CHANGES)
 
 
 @router.get("/receipt.html", response_class=Response, responses=_RESPONSES, summary="The same for people")
 async def get_receipt_page(
-    services: ServicesDep, publisher: Publisher, _eraser: Eraser, erasure_id: ErasureId
+    services: ServicesDep, publisher: Publisher, reader: ErasureReader, erasure_id: ErasureId
 ) -> Response:
     """One page in plain words, without scripts, that prints well."""
-    receipt = await service.issue(services, publisher, erasure_id)
+    receipt = await service.issue(services, publisher, erasure_id, reader.sees_only)
     return Response(render(receipt), media_type="text/html; charset=utf-8", headers=_CHANGES | _NO_SCRIPTS)
 
 
 @router.get("/receipt.tlog-proof", response_class=Response, responses=_RESPONSES, summary="The log's proof alone")
 async def get_log_proof(
-    services: ServicesDep, publisher: Publisher, _eraser: Eraser, erasure_id: ErasureId
+    services: ServicesDep, publisher: Publisher, reader: ErasureReader, erasure_id: ErasureId
 ) -> Response:
     """That the log holds the latest entry about the erasure: a C2SP tlog-proof, the entry in its extra data."""
-    receipt = await service.issue(services, publisher, erasure_id)
+    receipt = await service.issue(services, publisher, erasure_id, reader.sees_only)
     return Response(str(service.log_proof(receipt)), media_type="text/plain; charset=utf-8", headers=_CHANGES)
 
 
 @router.get("/receipt.cose", response_class=Response, responses=_RESPONSES, summary="The same as a COSE Receipt")
 async def get_cose_receipt(
-    services: ServicesDep, publisher: Publisher, _eraser: Eraser, erasure_id: ErasureId
+    services: ServicesDep, publisher: Publisher, reader: ErasureReader, erasure_id: ErasureId
 ) -> Response:
     """That the log holds the latest entry about the erasure, as RFC 9942 has it (RFC9162_SHA256, Ed25519)."""
-    receipt = await service.issue(services, publisher, erasure_id)
+    receipt = await service.issue(services, publisher, erasure_id, reader.sees_only)
     return Response(cose_receipt(receipt, publisher.key, erasure_id), media_type=COSE, headers=_CHANGES)

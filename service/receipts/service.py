@@ -18,20 +18,23 @@ from service.receipts.document import ENTRIES_MAX, Receipt, ReceiptEntry
 from service.receipts.statement import state
 
 
-async def issue(services: Services, publisher: CheckpointPublisher, erasure_id: str) -> Receipt:
+async def issue(
+    services: Services, publisher: CheckpointPublisher, erasure_id: str, owner: str | None = None
+) -> Receipt:
     """The receipt of an erasure in the state that it is in; the same state gives the same bytes.
 
     The head in it is the smallest signed one that covers the latest entry; a witness may add its cosignature.
 
     Raises:
-        ErasureNotFound, LogDamaged.
+        ErasureNotFound: there is none of this id, or another key than `owner` asked for it.
+        LogDamaged: the log's head cannot be signed.
     """
 
     def facts(connection: Connection) -> tuple[Erasure | None, list[AuditRow]]:
         return erasures.find(connection, erasure_id), audit.page(connection, 0, ENTRIES_MAX, erasure_id)
 
     erasure, rows = await services.database.run_read(facts)
-    if erasure is None:
+    if erasure is None or owner not in (None, erasure.key_id):
         raise ErasureNotFound
     checkpoint, note = await publisher.covering(rows[-1].seq)
 

@@ -16,7 +16,7 @@ from tests.api.conftest import Api
 from tests.serving import serving
 
 ID = "0190b3c6-7c5e-7c1f-9d0a-000000000000"
-OPEN = ("/livez", "/readyz", "/metrics", "/problems/{code}")
+OPEN = ("/livez", "/readyz", "/metrics", "/problems/{"/v1/audit/keys", "/v1/audit/jwks.json", code}")
 
 
 def calls(api: Api) -> list[tuple[str, str, dict[str, Any]]]:
