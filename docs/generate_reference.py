@@ -28,6 +28,7 @@ STATES = {
     "needs_attention": "The worker cannot go on with it alone. It stays hidden; nothing is lost; an operator acts.",
 }
 OTHER_VARIABLES = {
+    "EXPUNGE_PROXY": "Proxy to a service; without it the one of the environment, and none to this machine.",
     "EXPUNGE_URL": "Where the commands that talk to a service find it; default `http://127.0.0.1:8080`.",
     "EXPUNGE_API_KEY": "The key that these commands send.",
     "EXPUNGE_DEBUG": "With any value, a command that fails prints its traceback before its sentence.",
@@ -83,7 +84,7 @@ def _settings() -> str:
     return (
         "Each is an environment variable. A value that makes no sense ends the start with one sentence.\n\n"
         + _table(("variable", "default", "meaning"), rows)
-        + "\nThe command line reads three more.\n\n"
+        + "\nThe command line reads these, too.\n\n"
         + _table(("variable", "meaning"), [(f"`{name}`", text) for name, text in OTHER_VARIABLES.items()])
     )
 

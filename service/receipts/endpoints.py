@@ -8,15 +8,17 @@ from service.audit.endpoints import Publisher
 from service.audit.tree import LogDamaged
 from service.erasures.problems import ErasureNotFound
 from service.platform.dependencies import ErasureReader, ServicesDep
+from service.platform.ids import ERASURE_ID
 from service.platform.problem import InvalidRequest, ScopeMissing, Unauthenticated, problems
+from service.platform.routing import GuardedRoute
 from service.receipts import service
 from service.receipts.cose import MEDIA_TYPE as COSE
 from service.receipts.cose import cose_receipt
 from service.receipts.page import CSP, render
 
-router = APIRouter(prefix="/v1/erasures/{erasure_id}", tags=["receipts"])
+router = APIRouter(prefix="/v1/erasures/{erasure_id}", tags=["receipts"], route_class=GuardedRoute)
 
-ErasureId = Annotated[str, Path(max_length=36, examples=["0198b3c6-7c5e-7c1f-9d0a-3f6a1b2c3d4e"])]
+ErasureId = Annotated[str, Path(pattern=ERASURE_ID, examples=["0198b3c6-7c5e-7c1f-9d0a-3f6a1b2c3d4e"])]
 _RESPONSES = problems(Unauthenticated, ScopeMissing, InvalidRequest, ErasureNotFound, LogDamaged)
 _CHANGES = {"Cache-Control": "private, no-cache"}
 _NO_SCRIPTS = {"Content-Security-Policy": CSP, "X-Content-Type-Options": "nosniff"}
