@@ -27,6 +27,7 @@ from service.platform.dependencies import Services
 from service.platform.embedded import EmbeddedValkey
 from service.platform.gauges import Scraper
 from service.platform.integrity import Integrity
+from service.platform.key_limits import KeyLimits
 from service.platform.logging import configure_logging
 from service.platform.redis import ErasureStream, RedisUnavailable, RedisUnsuitable
 from service.platform.secret_check import SecretCheck
@@ -57,13 +58,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with running_services(settings) as services:
             app.state.services = services
-            app.state.authenticator = Authenticator(services.database)
+            limits = _limits(settings)
+            app.state.authenticator = Authenticator(services.database, clock=services.clock, limits=limits)
             app.state.scraper = Scraper(services.database, services.stream, services.clock)
             app.state.publisher = _publisher(services)
             await app.state.publisher.start()
             log.info("api.started", live_version=services.live.status().version)
             yield
             await app.state.publisher.stop()
+            await app.state.authenticator.stop()
+            if limits is not None:
+                await limits.stop()
             app.state.scraper.close()
         log.info("api.stopped")
 
@@ -96,6 +101,17 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
             await component.start()
             stack.push_async_callback(component.stop)
         yield services
+
+
+def _limits(settings: Settings) -> KeyLimits | None:
+    if not settings.limits_keys:
+        return None
+    # A server embedded in the home serves this process alone: memory counts the same.
+    return KeyLimits(
+        requests_per_minute=settings.requests_per_minute,
+        targets_per_day=settings.erasure_targets_per_day,
+        redis_url=settings.redis_url,
+    )
 
 
 def _publisher(services: Services) -> CheckpointPublisher:

@@ -89,6 +89,10 @@ class Settings(BaseSettings):
     """Most bytes of a request's body."""
     targets_max: Annotated[int, Field(gt=0, le=100_000)] = 10_000
     """Most targets that one erasure names."""
+    requests_per_minute: Annotated[int, Field(gt=0, le=100_000)] | None = None
+    """Most requests that the keys of one label send within a minute; without it, any number."""
+    erasure_targets_per_day: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
+    """Most targets of erasures that the keys of one label name within a day: a key that leaks deletes no more."""
     backlog_max: Positive = 100_000
     """Most erasures accepted and not yet forgotten; above it callers are told to come back later."""
     id_max_length: Annotated[int, Field(gt=0, le=512)] = 512
@@ -196,6 +200,11 @@ class Settings(BaseSettings):
         return (
             sqlite_url(self.home / "expunge.db") if self.database_url is None else read_database_url(self.database_url)
         )
+
+    @property
+    def limits_keys(self) -> bool:
+        """Whether there is any limit to what a key may ask for."""
+        return self.requests_per_minute is not None or self.erasure_targets_per_day is not None
 
     @property
     def store_root(self) -> Path:

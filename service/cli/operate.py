@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +22,12 @@ db = typer.Typer(help="The database schema.", no_args_is_help=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 
 CHECK_SECONDS = 10.0
+EXPIRES_MAX_DAYS = 3650
+
+Expires = Annotated[
+    float | None,
+    typer.Option("--expires", metavar="DAYS", help="Days after which the key works no more; without it, never."),
+]
 
 
 @db.command("upgrade")
@@ -82,7 +89,10 @@ def create(
             help="recommend, read, write, erase, audit, officer or admin; repeatable [recommend].",
         ),
     ] = None,
-    label: Annotated[str, typer.Option("--label", help="What the key is for.")] = "",
+    label: Annotated[
+        str, typer.Option("--label", help="What the key is for; a label may have two keys, which share what they see.")
+    ] = "",
+    expires: Expires = None,
     json_file: Json = None,
 ) -> None:
     """Make an API key. It is shown once; only its hash is stored."""
@@ -95,20 +105,72 @@ def create(
     scopes = _scopes(scope or ["recommend"])
     with open_home(settings_of(context), upgrade=True) as home:
         at = SystemClock().now()
-        key = home.database.transact(lambda connection: auth.create_key(connection, label, scopes, at))
-    document = {"id": key.key_id, "key": key.token, "scopes": sorted(scopes), "label": label}
-    print_result(json_file, document, f"{key.token}\n(id {key.key_id}; shown this once)")
+        expires_at = _expires_at(at, expires)
+        try:
+            key = home.database.transact(lambda write: auth.create_key(write, label, scopes, at, expires_at))
+        except auth.KeyRefused as error:
+            raise Refusal(str(error)) from None
+    document = {
+        "id": key.key_id,
+        "key": key.token,
+        "scopes": sorted(scopes),
+        "label": label,
+        "expires_at": _iso(expires_at),
+    }
+    print_result(json_file, document, f"{key.token}\n(id {key.key_id}{_until(expires_at)}; shown this once)")
+
+
+@keys.command("rotate")
+def rotate(
+    context: typer.Context,
+    label: Annotated[str, typer.Argument(metavar="LABEL")],
+    expires: Expires = None,
+    json_file: Json = None,
+) -> None:
+    """Make a second key of a label, with the same scopes: both work until the old one is revoked.
+
+    Without --expires the new one lives as long as the old one was given.
+    """
+    from service.platform import auth
+    from service.platform.clock import SystemClock
+
+    with open_home(settings_of(context), upgrade=True) as home:
+        at = SystemClock().now()
+        expires_at = _expires_at(at, expires)
+        try:
+            old, key = home.database.transact(lambda write: auth.rotate_key(write, label, at, expires_at))
+        except auth.KeyRefused as error:
+            raise Refusal(str(error)) from None
+        made = next(each for each in home.database.query(auth.list_keys) if each.key_id == key.key_id)
+    document = {
+        "id": key.key_id,
+        "key": key.token,
+        "scopes": sorted(made.scopes),
+        "label": label,
+        "expires_at": _iso(made.expires_at),
+        "old_id": old.key_id,
+    }
+    text = (
+        f"{key.token}\n(id {key.key_id}{_until(made.expires_at)}; shown this once)\nThe old key works on. Once every "
+        f"caller has the new one: expunge keys revoke {old.key_id}"
+    )
+    print_result(json_file, document, text)
 
 
 @keys.command("list")
 def list_keys(context: typer.Context, json_file: Json = None) -> None:
-    """All keys: what they may do, when they were made, whether they are revoked. Never the keys themselves."""
+    """All keys: what they may do, when they were made, used last, expire, whether they are revoked.
+
+    Never the keys themselves.
+    """
     from service.platform import auth
+    from service.platform.clock import SystemClock
 
     with open_home(settings_of(context)) as home:
         found = home.database.query(auth.list_keys)
-    document = {"keys": [_key_document(facts) for facts in found]}
-    print_result(json_file, document, "\n".join(_key_line(facts) for facts in found) or "There are no keys yet.")
+    now = SystemClock().now()
+    document = {"keys": [_key_document(facts, now) for facts in found]}
+    print_result(json_file, document, "\n".join(_key_line(facts, now) for facts in found) or "There are no keys yet.")
 
 
 @keys.command("revoke")
@@ -293,18 +355,41 @@ def _scopes(words: list[str]) -> frozenset[Scope]:
     return frozenset(Scope(word) for word in named)
 
 
-def _key_document(facts: KeyFacts) -> dict[str, Any]:
+def _expires_at(at: datetime, days: float | None) -> datetime | None:
+    if days is None:
+        return None
+    if not 0 < days <= EXPIRES_MAX_DAYS:  # NaN is neither
+        msg = f"--expires is a number of days above 0, at most {EXPIRES_MAX_DAYS:,}."
+        raise Refusal(msg)
+    return at + timedelta(days=days)
+
+
+def _iso(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat()
+
+
+def _until(expires_at: datetime | None) -> str:
+    return "" if expires_at is None else f", until {expires_at:%Y-%m-%d %H:%M} UTC"
+
+
+def _key_document(facts: KeyFacts, now: datetime) -> dict[str, Any]:
     return {
         "id": facts.key_id,
         "label": facts.label,
         "scopes": sorted(facts.scopes),
-        "created_at": facts.created_at.isoformat(),
-        "revoked_at": facts.revoked_at and facts.revoked_at.isoformat(),
+        "works": facts.works(now),
+        "created_at": _iso(facts.created_at),
+        "last_used_at": _iso(facts.last_used_at),
+        "expires_at": _iso(facts.expires_at),
+        "revoked_at": _iso(facts.revoked_at),
     }
 
 
-def _key_line(facts: KeyFacts) -> str:
-    revoked = "" if facts.revoked_at is None else f", revoked {facts.revoked_at:%Y-%m-%d}"
-    return (
-        f"{facts.key_id}  {','.join(sorted(facts.scopes)):<9}  made {facts.created_at:%Y-%m-%d}{revoked}  {facts.label}"
-    )
+def _key_line(facts: KeyFacts, now: datetime) -> str:
+    used = "never used" if facts.last_used_at is None else f"used {facts.last_used_at:%Y-%m-%d %H:%M}"
+    told = [f"made {facts.created_at:%Y-%m-%d}", used]
+    if facts.revoked_at is not None:
+        told.append(f"revoked {facts.revoked_at:%Y-%m-%d}")
+    elif facts.expires_at is not None:
+        told.append(f"{'expires' if facts.works(now) else 'expired'} {facts.expires_at:%Y-%m-%d}")
+    return f"{facts.key_id}  {','.join(sorted(facts.scopes)):<9}  {', '.join(told)}  {facts.label}"

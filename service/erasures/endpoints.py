@@ -1,6 +1,7 @@
 """REST of erasures."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -33,6 +34,7 @@ from service.erasures.views import PATH, accepted_body, path_of, preview_body, r
 from service.platform.auth import Principal, Scope, require
 from service.platform.dependencies import Eraser, ErasureReader, ServicesDep, services_of
 from service.platform.ids import ERASURE_ID
+from service.platform.key_limits import KeyLimits, RateLimited, TargetQuotaExceeded
 from service.platform.problem import (
     InvalidCursor,
     InvalidRequest,
@@ -53,7 +55,7 @@ _GUARDS = [
 ]  # asked once more for the key's id: a key that is known takes 1 us
 
 RETRY_AFTER_S = "1"  # a batch is under way within its window, so asking earlier is of no use
-_ALWAYS = (Unauthenticated, ScopeMissing, InvalidRequest, StorageUnavailable)
+_ALWAYS = (Unauthenticated, ScopeMissing, InvalidRequest, RateLimited, StorageUnavailable)
 
 ErasureId = Annotated[str, Path(pattern=ERASURE_ID, examples=["0198b3c6-7c5e-7c1f-9d0a-3f6a1b2c3d4e"])]
 Cursor = Annotated[str | None, Query(max_length=200, description="From the `next` of the page before.")]
@@ -62,7 +64,8 @@ _ACCEPTING: dict[str, Any] = {
     "status_code": 202,
     "response_model": ErasureAccepted,
     "responses": problems(
-        *_ALWAYS, NoTargets, TooManyTargets, ModeUnavailable, IdempotencyKeyReused, BacklogFull, StorageFull
+        *(*_ALWAYS, NoTargets, TooManyTargets, ModeUnavailable, IdempotencyKeyReused),
+        *(BacklogFull, TargetQuotaExceeded, StorageFull),
     )
     | {
         200: {
@@ -141,7 +144,7 @@ async def preview_erasure(services: ServicesDep, eraser: Eraser, body: ErasureRe
 
     Nothing is stored: no erasure, no suppression, no entry in the log.
     """
-    wanted = service.NewErasure(_subjects(body), body.mode, None, eraser.key_id)
+    wanted = service.NewErasure(_subjects(body), body.mode, None, eraser.key_id, eraser.owner)
     return _json(preview_body(body.mode, wanted.subjects, await service.preview(services, wanted)))
 
 
@@ -154,7 +157,7 @@ async def preview_erasure(services: ServicesDep, eraser: Eraser, body: ErasureRe
 async def get_erasure(services: ServicesDep, reader: ErasureReader, erasure_id: ErasureId) -> Response:
     """How far an erasure is: each stage's time, versions, what the gate measured, and what it waits for.
 
-    A key is shown what it asked for itself; scopes `officer` and `admin` are shown everybody's.
+    A key is shown what the keys of its label asked for; scopes `officer` and `admin` are shown everybody's.
     """
     erasure = await service.get(services, erasure_id, reader.sees_only)
     waits = await service.waits(services, [erasure])
@@ -174,7 +177,7 @@ async def list_erasures(
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=500, description="Most erasures of one page.")] = 50,
 ) -> Response:
-    """The erasures that this key asked for, the newest first; with scope `officer` or `admin` those of all keys."""
+    """The erasures that the keys of this label asked for, the newest first; with scope `officer` or `admin` all."""
     found, following = await service.page(services, status, cursor, limit, reader.sees_only)
     waits = await service.waits(services, found)
     bodies = [state_body(erasure, waits.get(erasure.id)) for erasure in found]
@@ -190,7 +193,7 @@ async def list_erasures(
 async def cancel_erasure(services: ServicesDep, eraser: Eraser, erasure_id: ErasureId) -> Response:
     """Cancel an erasure that is only accepted: what it alone had hidden is shown again.
 
-    Only the key that asked for it does so, or one with scope `admin`.
+    Only a key of the label that asked for it does so, or one with scope `admin`.
     """
     return _json(state_body(await service.cancel(services, erasure_id, eraser.cancels_only)))
 
@@ -202,8 +205,10 @@ def _subjects(body: ErasureRequest) -> Subjects:
 async def _accept(request: Request, eraser: Principal, subjects: Subjects, asked: ErasureParameters) -> Response:
     services = services_of(request)
     mode_from = "#/mode" if request.method == "POST" else "query/mode"
-    wanted = service.NewErasure(subjects, asked.mode, asked.reason, eraser.key_id, asked.idempotency_key, mode_from)
-    erasure, replayed = await service.accept(services, wanted)
+    wanted = service.NewErasure(
+        *(subjects, asked.mode, asked.reason, eraser.key_id, eraser.owner), asked.idempotency_key, mode_from
+    )
+    erasure, replayed = await service.accept(services, wanted, _charge(request, eraser))
     headers = {"Location": path_of(erasure.id)}
     if replayed:
         headers["Idempotency-Replayed"] = "true"
@@ -216,6 +221,11 @@ async def _accept(request: Request, eraser: Principal, subjects: Subjects, asked
         return _json(reached_body(erasure, waits.get(erasure.id), replayed=replayed), headers)
     headers["Retry-After"] = RETRY_AFTER_S
     return Response(orjson.dumps(accepted_body(erasure, replayed)), 202, headers, "application/json")
+
+
+def _charge(request: Request, eraser: Principal) -> service.Charge | None:
+    limits: KeyLimits | None = request.app.state.authenticator.limits
+    return None if limits is None else partial(limits.count_targets, request.scope, eraser.owner)
 
 
 def _json(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:

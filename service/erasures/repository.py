@@ -55,6 +55,7 @@ class Erasure:
     needs: str | None
     stages: Mapping[str, Any]
     key_id: str
+    owner: str
     gate: Mapping[str, Any] | None = None
     """What the gate measured of `version_after`, where its batch made that; of another table."""
 
@@ -90,7 +91,7 @@ _LOOK_UP = {
 _OLDEST = PreparedStatement(select(_oldest_accepted.label("oldest")))
 _NEW = [
     *("id", "seq", "status", "mode", "reason", "requested", "matched", "commitment", "salt"),
-    *("received_at", "due_at", "attempts", "stages", "key_id"),
+    *("received_at", "due_at", "attempts", "stages", "key_id", "owner"),
 ]
 _INSERT_ERASURE = PreparedStatement(insert(erasures).inline(), _NEW)
 _INSERT_TARGET = PreparedStatement(insert(erasure_targets).inline())
@@ -216,10 +217,10 @@ def status_of(connection: Connection, erasure_id: str) -> str | None:
 def page(
     connection: Connection, status: str | None, before: int | None, limit: int, owner: str | None
 ) -> list[Erasure]:
-    """Up to `limit` erasures with seq < `before`, the newest first; of one status, of one API key, where given."""
+    """Up to `limit` erasures with seq < `before`, the newest first; of one status, of one owner, where given."""
     wanted = _with_gate.order_by(erasures.c.seq.desc()).limit(limit)
     if owner is not None:
-        wanted = wanted.where(erasures.c.key_id == owner)
+        wanted = wanted.where(erasures.c.owner == owner)
     if status is not None:
         wanted = wanted.where(erasures.c.status == status)
     if before is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,6 +52,8 @@ class NewErasure:
     mode: Mode
     reason: str | None
     key_id: str
+    owner: str
+    """Whose it is: the keys of one label are one owner."""
     idempotency_key: str | None = None
     mode_from: str = "#/mode"
     """Where the mode was given, for an error to point at."""
@@ -66,6 +68,10 @@ class _PreparedErasure:
     idempotency: Mapping[str, Any] | None
     entry: Mapping[str, Any]
     backlog_max: int
+
+
+Charge = Callable[[int], Awaitable[None]]
+"""Counts the targets of an erasure against what its owner may ask for, and raises where they are too many."""
 
 
 class _AcceptedBefore(Exception):
@@ -83,10 +89,11 @@ class Acceptance(NamedTuple):
     replayed: bool = False
 
 
-async def accept(services: Services, request: NewErasure) -> Acceptance:
+async def accept(services: Services, request: NewErasure, charge: Charge | None = None) -> Acceptance:
     """Store an erasure, durably, in one transaction: its targets are hidden from every read when this returns.
 
-    The same request with the same Idempotency-Key finds the erasure that is stored, in its present state.
+    The same request with the same Idempotency-Key finds the erasure that is stored, in its present state. `charge` is
+    called before anything is stored, but not where it is stored already, and may refuse.
 
     Raises:
         NoTargets, TooManyTargets, ModeUnavailable, IdempotencyKeyReused, BacklogFull: nothing was stored.
@@ -94,6 +101,8 @@ async def accept(services: Services, request: NewErasure) -> Acceptance:
     started = services.clock.monotonic()
     await _check(services, request)
     order = _order(services, request, started)
+    if charge is not None and not await services.database.run_read(lambda read: _is_stored(read, order)):
+        await charge(len(request.subjects))
     try:
         erasure = await services.database.run_write(lambda connection: _accept(connection, order))
     except _AcceptedBefore as before:
@@ -121,9 +130,9 @@ async def preview(services: Services, request: NewErasure) -> Reach:
 
 
 async def get(services: Services, erasure_id: str, owner: str | None = None) -> Erasure:
-    """The erasure with this id; raises ErasureNotFound, also for one that another key than `owner` asked for."""
+    """The erasure with this id; raises ErasureNotFound, also for one that is not of `owner`."""
     found = await services.database.run_read(lambda connection: repository.find(connection, erasure_id))
-    if found is None or owner not in (None, found.key_id):
+    if found is None or owner not in (None, found.owner):
         raise ErasureNotFound
     return found
 
@@ -148,7 +157,7 @@ async def page(
 ) -> tuple[list[Erasure], str | None]:
     """A page of erasures, the newest first, and the cursor of the next one, None at the end.
 
-    With an `owner`, only those that this key asked for. A cursor goes with its filters: for others it is refused.
+    With an `owner`, only those of that owner. A cursor goes with its filters: for others it is refused.
     """
     listing = f"{LISTING} {status} {owner}"
     before = None if cursor is None else read_cursor(services.identity, listing, cursor)
@@ -184,7 +193,7 @@ async def cancel(services: Services, erasure_id: str, owner: str | None = None) 
     """Cancel an accepted erasure: its suppressions are lifted, and the model never hears of it.
 
     Raises:
-        ErasureNotFound: also for one that another key than `owner` asked for.
+        ErasureNotFound: also for one that is not of `owner`.
         NotCancellable.
     """
     erasure = await services.database.run_write(lambda connection: _cancel(connection, services, erasure_id, owner))
@@ -229,6 +238,7 @@ def _order(services: Services, request: NewErasure, started: float) -> _Prepared
         "attempts": 0,
         "stages": {"accepted": {"at": rfc3339(received_at), "seconds": round(seconds, 6)}},
         "key_id": request.key_id,
+        "owner": request.owner,
     }
     counts = {"interactions": len(subjects.interactions), "items": len(subjects.items), "users": len(subjects.users)}
     entry = {"commitment": commitment, "mode": row["mode"], "requested": len(subjects), "targets": counts}
@@ -239,7 +249,7 @@ def _idempotency(request: NewErasure, row: Mapping[str, Any], targets: list[Targ
     if request.idempotency_key is None:
         return None
     return {
-        "key_id": request.key_id,
+        "key_id": request.owner,
         "key_sha256": hashlib.sha256(request.idempotency_key.encode()).digest(),
         "body_sha256": fingerprint(targets, request.mode, request.reason),
         "erasure_id": row["id"],
@@ -266,6 +276,10 @@ def _accept(connection: Connection, order: _PreparedErasure) -> Erasure:
     audit.write(connection, seq, [AuditEvent("erasure.accepted", body, row["id"])], at)
     fault_point("api.before_commit")
     return _as_erasure(row)
+
+
+def _is_stored(connection: Connection, order: _PreparedErasure) -> bool:
+    return order.idempotency is not None and repository.find_idempotent(connection, order.idempotency) is not None
 
 
 def _refuse_second(connection: Connection, order: _PreparedErasure) -> None:
@@ -304,7 +318,7 @@ def _cancel(connection: Connection, services: Services, erasure_id: str, owner: 
     at = services.clock.now()
     cancelled = repository.cancel(connection, erasure_id, at)
     erasure = repository.find(connection, erasure_id)
-    if erasure is None or owner not in (None, erasure.key_id):
+    if erasure is None or owner not in (None, erasure.owner):
         raise ErasureNotFound  # which undoes the cancelling
     if not cancelled:
         msg = f"It is {erasure.status}."

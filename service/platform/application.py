@@ -13,6 +13,7 @@ from service.platform import docs_page, health
 from service.platform.cors import CrossOrigin
 from service.platform.declared import declare_only
 from service.platform.gauges import package_version
+from service.platform.key_limits import RateLimited, RateLimitHeaders
 from service.platform.methods import Methods
 from service.platform.middleware import Access, BodyLimit, EncodedSlash, Problems, RequestId
 from service.platform.problem import (
@@ -69,6 +70,7 @@ def new_application(settings: Settings, lifespan: Lifespan, routers: Iterable[AP
         body_limit_bytes=settings.body_limit_bytes,
         log_requests=settings.log_requests,
         cors=settings if settings.cors_origins else None,
+        limited=settings.limits_keys,
     )
     app.openapi = _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
@@ -85,13 +87,15 @@ def operational_application(routes: Sequence[Route]) -> Starlette:
 
 
 def _install_middleware(
-    app: Starlette, *, body_limit_bytes: int, log_requests: bool, cors: Settings | None = None
+    app: Starlette, *, body_limit_bytes: int, log_requests: bool, cors: Settings | None = None, limited: bool = False
 ) -> None:
     # The last one added is the outermost.
     app.add_middleware(Methods)
     app.add_middleware(EncodedSlash)
     app.add_middleware(BodyLimit, limit_bytes=body_limit_bytes)
     app.add_middleware(Problems)
+    if limited:
+        app.add_middleware(RateLimitHeaders)
     if cors is not None:
         app.add_middleware(CrossOrigin, origins=cors.cors_origins, credentials=cors.cors_credentials)
     app.add_middleware(Access, log_all=log_requests)
@@ -121,6 +125,9 @@ def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
         for operation in path.values():
             if "requestBody" in operation:
                 for status, response in problems(*OF_BODIES).items():
+                    operation["responses"].setdefault(str(status), response)
+            if "security" in operation:
+                for status, response in problems(RateLimited).items():
                     operation["responses"].setdefault(str(status), response)
             _describe_errors(operation["responses"])
             _describe_scopes(operation)

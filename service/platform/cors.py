@@ -13,7 +13,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 REQUEST_HEADERS = ("Authorization", "Idempotency-Key", "If-Match", "If-None-Match", "Prefer", "X-Request-Id")
 ANSWER_HEADERS = (
     *("ETag", "Idempotency-Replayed", "Location", "Preference-Applied", "Retry-After", "X-Request-Id"),
-    "WWW-Authenticate",
+    *("RateLimit", "RateLimit-Policy", "WWW-Authenticate"),
 )
 
 

@@ -61,6 +61,10 @@ database_check_seconds = Histogram(
 )
 writer_queue_depth = Gauge("expunge_writer_queue_depth", "Units of work that wait for the SQLite writer.")
 auth_failures_total = Counter("expunge_auth_failures_total", "Requests without a valid key or scope.", ("reason",))
+limited_total = Counter("expunge_limited_total", "Requests refused by a limit of their key, by problem.", ("code",))
+limits_counted_alone = Gauge(
+    "expunge_limits_counted_alone", "Whether limits are counted in this process alone for want of Redis (1) or not (0)."
+)
 invariant_violations_total = Counter(
     "expunge_invariant_violations_total", "Checks that found a promise broken, by rule.", ("rule",)
 )

@@ -117,10 +117,11 @@ erasures = Table(
     Column("needs", String(64)),  # problem code while status is needs_attention; fine_tuning while accepted
     Column("stages", JSON, nullable=False, default=dict, server_default="{}"),  # stage -> {at, seconds}
     Column("key_id", String(36), nullable=False),  # the API key that asked
+    Column("owner", String(36), nullable=False, server_default=""),  # whose it is: see api_keys.owner
     CheckConstraint("status IN ('accepted','forgotten','erased','cancelled','needs_attention')", name="status"),
     CheckConstraint("mode IN ('forget','dislike')", name="mode"),
     Index("ix_erasures_status_seq", "status", "seq"),
-    Index("ix_erasures_key_id_seq", "key_id", "seq"),
+    Index("ix_erasures_owner_seq", "owner", "seq"),
 )
 
 erasure_targets = Table(
@@ -161,7 +162,7 @@ outbox = Table(
 idempotency = Table(
     "idempotency",
     metadata,
-    Column("key_id", String(36), primary_key=True),
+    Column("key_id", String(36), primary_key=True),  # the owner: a retry with the label's other key finds it, too
     Column("key_sha256", LargeBinary(32), primary_key=True),
     Column("body_sha256", LargeBinary(32), nullable=False),
     Column("erasure_id", String(36), ForeignKey("erasures.id"), nullable=False),
@@ -282,5 +283,9 @@ api_keys = Table(
     Column("scopes", String(100), nullable=False),  # space separated
     Column("created_at", Instant, nullable=False),
     Column("revoked_at", Instant),
+    Column("expires_at", Instant),
+    Column("last_used_at", Instant),  # right to about a minute
+    Column("owner", String(36), nullable=False, server_default=""),  # id of the label's first key, or its own
     UniqueConstraint("token_sha256"),
+    Index("ix_api_keys_label", "label"),
 )

@@ -32,8 +32,8 @@ async def get_receipt(
     """What became of it, signed, with the entries of the log that say so and their proofs.
 
     There is one in every state; only that of an erasure that is erased or cancelled is final. It verifies offline:
-    `expunge receipt verify FILE --key VKEY`, or by docs/receipt-format.md. A key gets the receipts of what it asked for
-    itself; scopes `officer` and `admin` get everybody's.
+    `expunge receipt verify FILE --key VKEY`, or by docs/receipt-format.md. A key gets the receipts of what the keys of
+    its label asked for; scopes `officer` and `admin` get everybody's.
     """
     receipt = await service.issue(services, publisher, erasure_id, reader.sees_only)
     return Response(receipt.json(), media_type="application/json", headers=_CHANGES)

@@ -26,7 +26,7 @@ async def issue(
     The head in it is the smallest signed one that covers the latest entry; a witness may add its cosignature.
 
     Raises:
-        ErasureNotFound: there is none of this id, or another key than `owner` asked for it.
+        ErasureNotFound: there is none of this id, or it is not of `owner`.
         LogDamaged: the log's head cannot be signed.
     """
 
@@ -34,7 +34,7 @@ async def issue(
         return erasures.find(connection, erasure_id), audit.page(connection, 0, ENTRIES_MAX, erasure_id)
 
     erasure, rows = await services.database.run_read(facts)
-    if erasure is None or owner not in (None, erasure.key_id):
+    if erasure is None or owner not in (None, erasure.owner):
         raise ErasureNotFound
     checkpoint, note = await publisher.covering(rows[-1].seq)
 

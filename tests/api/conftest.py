@@ -24,9 +24,9 @@ class Api:
     database: Database
     settings: Settings
 
-    def key(self, *scopes: Scope) -> dict[str, str]:
-        """Headers with a new key of these scopes."""
-        made = self.database.transact(lambda write: create_key(write, "test", frozenset(scopes), SystemClock().now()))
+    def key(self, *scopes: Scope, label: str = "") -> dict[str, str]:
+        """Headers with a new key of these scopes, of one owner with those of the same label."""
+        made = self.database.transact(lambda write: create_key(write, label, frozenset(scopes), SystemClock().now()))
         return {"Authorization": f"Bearer {made.token}"}
 
 

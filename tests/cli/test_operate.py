@@ -56,6 +56,37 @@ def test_keys_are_made_listed_and_revoked(run: Run) -> None:
     assert run("keys", "revoke", made["id"]).status == 1
 
 
+def test_a_key_is_rotated_beside_the_old_one(run: Run) -> None:
+    """Two of a label and no third; the list tells lifetimes and last use, in words and as JSON."""
+    old = json.loads(run("keys", "create", "--scope", "erase", "--label", "desk", "--expires", "30", "--json", "-").out)
+    told = run("keys", "rotate", "desk")
+    third = run("keys", "create", "--label", "desk")
+    rotated = run("keys", "rotate", "desk")
+    listed = json.loads(run("keys", "list", "--json", "-").out)["keys"]
+
+    assert told.out.startswith("exp_")
+    assert f"expunge keys revoke {old['id']}" in told.out
+    for refused in (third, rotated):
+        assert refused.status == 1
+        assert "2 keys that work" in refused.err
+    mine = [key for key in listed if key["label"] == "desk"]
+    assert [(key["scopes"], key["works"], key["last_used_at"]) for key in mine] == [(["erase"], True, None)] * 2
+    assert all(key["expires_at"] for key in mine)
+    assert "never used, expires 20" in run("keys", "list").out
+    assert run("keys", "revoke", old["id"]).status == 0
+    assert json.loads(run("keys", "rotate", "desk", "--expires", "0.5", "--json", "-").out)["old_id"] == mine[1]["id"]
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "nan", "1e9"])
+def test_a_lifetime_that_makes_no_sense_is_refused(run: Run, days: str) -> None:
+    """One sentence; no key is made."""
+    refused = run("keys", "create", "--label", "desk", "--expires", days)
+
+    assert refused.status == 1
+    assert "--expires is a number of days above 0" in refused.err
+    assert run("keys", "rotate", "desk").status == 1
+
+
 def test_a_key_may_recommend_and_no_more_by_default(run: Run) -> None:
     """The least that is of use."""
     made = json.loads(run("keys", "create", "--json", "-").out)

@@ -142,6 +142,28 @@ def test_keys_keep_what_they_were_promised(database: Database, database_url: str
     assert scopes_of(database) == ["recommend", "erase", "audit", "admin", "erase recommend"]
 
 
+def test_what_was_asked_for_stays_with_the_key_that_asked(database: Database, database_url: str):
+    """Keys of one label from before stay strangers to each other: nobody is shown more than on the day before."""
+    keys, erasures = metadata.tables["api_keys"], metadata.tables["erasures"]
+    migrations.downgrade(database_url, "0006")
+    with database.write() as connection:
+        for name in ("k1", "k2"):
+            row = {"id": name, "token_sha256": name.encode() * 16, "label": "x", "scopes": "erase", "created_at": NOW}
+            connection.execute(insert(keys).values(**row))
+        connection.execute(insert(metadata.tables["batches"]).values(**ROWS["batches"]))
+        connection.execute(insert(erasures).values(**ROWS["erasures"]))
+
+    migrations.upgrade(database_url)
+
+    with database.read() as connection:
+        assert connection.execute(select(keys.c.id, keys.c.owner).order_by(keys.c.id)).all() == [
+            ("k1", "k1"),
+            ("k2", "k2"),
+        ]
+        assert connection.execute(select(erasures.c.key_id, erasures.c.owner)).all() == [("k1", "k1")]
+        assert connection.execute(select(keys.c.expires_at, keys.c.last_used_at).distinct()).all() == [(None, None)]
+
+
 def scopes_of(database: Database) -> list[str]:
     keys = metadata.tables["api_keys"]
     with database.read() as connection:
