@@ -96,8 +96,9 @@ compose-test: ## the compose file in real containers (needs podman and the image
 stand-ins: ## local stand-ins for the images, where no image registry is reached (root, Debian)
 	docker/stand-ins.sh $(ARGS)
 
-reference: $(STAMP) ## write docs/reference.md from the code
+reference: $(STAMP) ## write docs/reference.md and docs/data-map.md from the code
 	$(BIN)/python docs/generate_reference.py
+	$(BIN)/python docs/generate_data_map.py
 
 # A resolve from nothing, so that no package stays that nothing needs. Lines with a marker are for other interpreters
 # than this one: they cannot come from a resolve here and are kept as they are.

@@ -14,6 +14,7 @@ from service.audit import endpoints as audit
 from service.audit.checkpoints import CheckpointPublisher
 from service.audit.keys import load_signing_key
 from service.audit.witnesses import Witness, Witnesses
+from service.data_map import endpoints as data_map
 from service.erasures import endpoints as erasures
 from service.erasures.relay import OutboxRelay
 from service.interactions import endpoints as interactions
@@ -37,7 +38,15 @@ from service.recommendations.live import LiveRanker
 from service.settings import Settings, SettingsError, load_settings
 
 # The busiest first.
-ROUTERS = (recommendations.router, erasures.router, interactions.router, models.router, audit.router, receipts.router)
+ROUTERS = (
+    recommendations.router,
+    erasures.router,
+    interactions.router,
+    models.router,
+    audit.router,
+    receipts.router,
+    data_map.router,
+)
 
 log = structlog.get_logger()
 

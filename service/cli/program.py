@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import adopt, audit, data, demo, erase, evaluate, learn, operate, receipt, serve
+from service.cli import adopt, audit, data, data_map, demo, erase, evaluate, learn, operate, receipt, serve
 from service.cli.context import Invocation
 from service.cli.failures import explain
 
@@ -60,6 +60,7 @@ app.command("worker")(serve.worker)
 app.command("erase")(erase.erase)
 app.command("evaluate")(evaluate.evaluate)
 app.command("status")(operate.status)
+app.command("data-map")(data_map.data_map)
 app.add_typer(operate.db, name="db")
 app.add_typer(operate.keys, name="keys")
 app.add_typer(audit.app, name="audit")

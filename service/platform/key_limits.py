@@ -162,7 +162,7 @@ class KeyLimits:
         elif self._away:
             self._away_until = -math.inf
         if away and not self._away:
-            log.warning("limits.redis_away", reason=reason, counted="in this process alone")
+            log.warning("limits.redis_away", error=reason, counted="in this process alone")
         elif self._away and not away:
             log.info("limits.redis_back")
         self._away = away

@@ -1,0 +1,165 @@
+"""The files below the home: paths with `*` for one name; `#` names a tensor in a file."""
+
+from service.data_map.places import UNTIL_COMPACTION, DataKind, DataPlace, DataStore, GoesAt, impersonal, places
+
+_VERSION = "store/versions/*"
+_BASE_KEPT = "The base of an erased person's vectors is purged when a new base is trained without them."
+
+
+def _files(
+    names: str, holds: DataKind | tuple[DataKind, ...], goes: GoesAt, kept: str, gap: str | None = None
+) -> tuple[DataPlace, ...]:
+    return places(DataStore.HOME, names.split(), holds, goes, kept, gap)
+
+
+_MODEL_STORE = (
+    *_files(
+        f"{_VERSION}/embeddings.safetensors#users {_VERSION}/embeddings.safetensors#items",
+        DataKind.VECTOR,
+        GoesAt.FORGOTTEN,
+        "The next version is made without the erased pairs; a row without an interaction left is zero. Versions before "
+        "it are purged but for EXPUNGE_KEEP_VERSIONS of them.",
+        "The kept versions, and the base, hold the older rows. " + UNTIL_COMPACTION,
+    ),
+    *_files(
+        f"{_VERSION}/embeddings.safetensors#user_keys {_VERSION}/embeddings.safetensors#item_keys",
+        DataKind.KEY,
+        GoesAt.ERASED,
+        "Which row is whose. The key of an erased person stays until a new base is trained.",
+        UNTIL_COMPACTION,
+    ),
+    *_files(
+        f"{_VERSION}/embeddings.safetensors#user_degrees {_VERSION}/embeddings.safetensors#item_degrees",
+        DataKind.FACT,
+        GoesAt.FORGOTTEN,
+        "How many interactions a row has left in this version.",
+        "The kept versions, and the base, hold the older counts. " + UNTIL_COMPACTION,
+    ),
+    *_files(f"{_VERSION}/base.safetensors#e0", DataKind.VECTOR, GoesAt.ERASED, _BASE_KEPT, UNTIL_COMPACTION),
+    *_files(
+        f"{_VERSION}/base.safetensors#edges {_VERSION}/base.safetensors#validation",
+        DataKind.KEY,
+        GoesAt.ERASED,
+        "The pairs that the base was trained and measured on, as rows of the key tensors beside it. " + _BASE_KEPT,
+        UNTIL_COMPACTION,
+    ),
+    *_files(
+        f"{_VERSION}/manifest.json store/encoders/*/manifest.json",
+        DataKind.COMMITMENT,
+        GoesAt.ERASED,
+        "As versions.manifest in the database. Purged with its version.",
+        UNTIL_COMPACTION,
+    ),
+    *_files(
+        "store/encoders/*/encoder.safetensors#h0",
+        DataKind.VECTOR,
+        GoesAt.ERASED,
+        "One row a user and an item. Purged with its base.",
+        UNTIL_COMPACTION,
+    ),
+    *_files(
+        "store/encoders/*/encoder.safetensors#weight store/encoders/*/encoder.safetensors#mlp0 "
+        "store/encoders/*/encoder.safetensors#mlp1 store/encoders/*/encoder.safetensors#mlp2 "
+        "store/encoders/*/encoder.safetensors#mlp3 "
+        "store/encoders/*/encoder.safetensors#expectation_mean store/encoders/*/encoder.safetensors#expectation_scale "
+        "store/encoders/*/encoder.safetensors#expectation_weight",
+        DataKind.VECTOR,
+        GoesAt.ERASED,
+        "Weights shared by all, learnt from all: no row is one person's. Purged with its base.",
+        UNTIL_COMPACTION,
+    ),
+    *_files(
+        "store/versions/.tmp-* store/versions/.gone-* store/encoders/.tmp-* store/encoders/.gone-*",
+        (DataKind.VECTOR, DataKind.KEY),
+        GoesAt.RETENTION,
+        "What an interrupted publish or purge left; the worker takes it away when it takes the lease.",
+    ),
+    *impersonal(
+        DataStore.HOME,
+        ["store/aliases/*", "store/aliases/.tmp-*", "store/.tmp-*", "store/.markers.lock", "store/key.check"],
+        "Numbers of versions, a check value of the secret key.",
+    ),
+    *_files(
+        "store/watermark.json",
+        DataKind.COMMITMENT,
+        GoesAt.NEVER,
+        "How far the database had come: sizes, and the hash of the log's last entry.",
+    ),
+)
+
+_DATABASE_FILES = (
+    *_files(
+        "expunge.db",
+        (DataKind.ID, DataKind.DIGEST, DataKind.KEY, DataKind.TEXT, DataKind.FACT),
+        GoesAt.ERASED,
+        "SQLite: the tables above, column by column.",
+        UNTIL_COMPACTION,
+    ),
+    *_files(
+        "expunge.db-wal expunge.db-journal",
+        (DataKind.ID, DataKind.DIGEST, DataKind.KEY, DataKind.TEXT, DataKind.FACT),
+        GoesAt.ERASED,
+        "SQLite's write-ahead log; see `write-ahead log` above. Gone after a clean stop.",
+        "Not truncated while the service runs.",
+    ),
+    *impersonal(DataStore.HOME, ["expunge.db-shm"], "An index of page numbers."),
+)
+
+_LEARNING = (
+    *_files(
+        "checkpoints/*.npz",
+        (DataKind.VECTOR, DataKind.COMMITMENT),
+        GoesAt.RETENTION,
+        "A training or pre-training under way. Taken away when it ends well.",
+        "One that was interrupted stays until the same training is run again. " + UNTIL_COMPACTION,
+    ),
+    *_files(
+        "imported.json",
+        DataKind.TEXT,
+        GoesAt.NEVER,
+        "Where the latest import was read from and how: a path, no id. The next import writes over it.",
+    ),
+    *_files(
+        "datasets/*/*",
+        (DataKind.ID, DataKind.TEXT),
+        GoesAt.NEVER,
+        "MovieLens 100K, which `expunge demo` downloads: public, its ids are numbers of unknown people.",
+    ),
+)
+
+_KEYS = impersonal(
+    DataStore.HOME,
+    ["secret.key", ".secret.key-*", "log.key", ".log.key-*"],
+    "Secrets of the service, of no person. Whoever has secret.key can test guesses of ids against every digest.",
+)
+
+_STREAM_FILES = (
+    *_files(
+        "valkey/appendonlydir/*",
+        DataKind.REQUEST,
+        GoesAt.RETENTION,
+        "Commands of the embedded server: ids of erasures, also of those taken out. Rewritten by the server at 8 MB "
+        "and twice the size.",
+        "Nothing rewrites a smaller file: thousands of ids of erasures may stay.",
+    ),
+    *_files(
+        "valkey/appendonlydir.damaged-*/*",
+        DataKind.REQUEST,
+        GoesAt.RETENTION,
+        "A file of commands that could not be read, set aside; the latest is kept.",
+    ),
+    *impersonal(
+        DataStore.HOME,
+        ["valkey/server.log", "valkey/lock", "valkey/address", "valkey/server.sock"],
+        "The embedded server's warnings, its lock, its address and password.",
+    ),
+)
+
+_TEMPORARY = (
+    *impersonal(
+        DataStore.HOME, ["serve.log"], "The log of `expunge demo --keep`: the fields of the log, as listed below."
+    ),
+)
+
+HOME = (*_DATABASE_FILES, *_MODEL_STORE, *_LEARNING, *_KEYS, *_STREAM_FILES, *_TEMPORARY)
+"""Every file that the service writes below its home."""
