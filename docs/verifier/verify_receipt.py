@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 AFTER = {"erasure.accepted": "accepted", "erasure.accepted_again": "accepted", "erasure.forgotten": "forgotten"}
 AFTER |= {"erasure.needs_attention": "needs_attention", "erasure.cancelled": "cancelled", "erasure.erased": "erased"}
+AFTER |= {"erasure.refused": "refused"}
+OUTCOMES = {"erasure.refused": "refused", "erasure.refused_in_part": "partial"}
 
 
 class Refused(Exception):
@@ -96,7 +98,8 @@ def verify(receipt, vkey, opening=None):
     origin, size, root = text.split("\n")[:3]
     need(origin == key[0], "other_log")
 
-    status, reached, entries = None, {}, receipt["entries"]
+    status, reached, extension, decision, held = None, {}, None, None, False
+    entries = receipt["entries"]
     need(statement["entries"] == [each["index"] for each in entries], "missing_entries")
     need(statement["entries"] == sorted(set(statement["entries"])) and entries, "missing_entries")
     for each in entries:
@@ -111,13 +114,22 @@ def verify(receipt, vkey, opening=None):
             status = after
             if after != "accepted" or after not in reached:
                 reached[after] = entry["at"]
+        event, ground = entry["event"], entry["body"].get("ground")
+        if event == "erasure.extended":
+            extension = {"at": entry["at"], "ground": ground, "until": entry["body"]["until"]}
+        if event in OUTCOMES:
+            decision = {"at": entry["at"], "ground": ground, "outcome": OUTCOMES[event]}
+        held = {"erasure.hold_set": True, "erasure.hold_lifted": False}.get(event, held)
 
     first = json.loads(entries[0]["entry"])
     need(first["event"] == "erasure.accepted", "contradiction")
     for name in ("commitment", "mode", "requested", "matched"):
         need(statement[name] == first["body"][name], "contradiction")
     need(statement["status"] == status and statement["reached"] == reached, "contradiction")
-    need(statement["final"] is (status in ("erased", "cancelled")), "contradiction")
+    need(statement.get("extension") == extension and statement.get("decision") == decision, "contradiction")
+    need(extension is None or statement["due_at"] == extension["until"], "contradiction")
+    need(statement.get("legal_hold", False) is held, "contradiction")
+    need(statement["final"] is (status in ("erased", "cancelled", "refused") or decision is not None), "contradiction")
     if opening is not None:
         need(commitment(opening) == statement["commitment"], "wrong_commitment")
     return statement

@@ -92,6 +92,15 @@ class ServiceClient:
         """How far an erasure is."""
         return self._ok("GET", f"/v1/erasures/{erasure_id}")
 
+    def owed(self, before: str) -> list[Mapping[str, Any]]:
+        """The erasures that are still to be erased, by a `due_at` before an instant (RFC 3339); the earliest first."""
+        found = self.pages("/v1/erasures", "erasures", {"due_before": before, "limit": 500})
+        return sorted(found, key=lambda erasure: (erasure["due_at"], erasure["id"]))
+
+    def held(self) -> list[Mapping[str, Any]]:
+        """The erasures under legal hold, the newest first."""
+        return list(self.pages("/v1/erasures", "erasures", {"legal_hold": "true", "limit": 500}))
+
     def version(self, number: int) -> Mapping[str, Any]:
         """One version of the model."""
         return self._ok("GET", f"/v1/models/versions/{number}")

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import adopt, audit, data, data_map, demo, erase, evaluate, learn, operate, receipt, serve
+from service.cli import adopt, audit, data, data_map, demo, due, erase, evaluate, learn, operate, receipt, serve
 from service.cli.context import Invocation
 from service.cli.failures import explain
 
@@ -58,6 +58,7 @@ app.command("serve")(serve.serve)
 app.command("api")(serve.api)
 app.command("worker")(serve.worker)
 app.command("erase")(erase.erase)
+app.command("due")(due.due)
 app.command("evaluate")(evaluate.evaluate)
 app.command("status")(operate.status)
 app.command("data-map")(data_map.data_map)

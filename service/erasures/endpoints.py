@@ -1,5 +1,6 @@
 """REST of erasures."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -7,35 +8,45 @@ from urllib.parse import urlencode
 
 import orjson
 from fastapi import APIRouter, Path, Query, Response, Security
+from pydantic import AwareDatetime
 from starlette.requests import Request
 
-from service.erasures import service
+from service.erasures import decisions, service
 from service.erasures.parameters import ErasureParameters, id_of, openapi_parameters, parameters_of
 from service.erasures.problems import (
     BacklogFull,
+    DecisionNotPossible,
     ErasureNotFound,
+    ErasureOver,
+    ExtensionTooLate,
+    ExtensionUsed,
     IdempotencyKeyReused,
     ModeUnavailable,
     NoTargets,
     NotCancellable,
     TooManyTargets,
 )
+from service.erasures.repository import Erasure
 from service.erasures.schemas import (
     ErasureAccepted,
+    ErasureChange,
     ErasurePage,
     ErasurePreview,
     ErasureReached,
     ErasureRequest,
+    ErasureSearch,
     ErasureState,
     Status,
 )
 from service.erasures.targets import Subjects
 from service.erasures.views import PATH, accepted_body, path_of, preview_body, reached_body, state_body
 from service.platform.auth import Principal, Scope, require
-from service.platform.dependencies import Eraser, ErasureReader, ServicesDep, services_of
+from service.platform.clock import rfc3339
+from service.platform.dependencies import Eraser, ErasureReader, Officer, Services, ServicesDep, services_of
 from service.platform.ids import ERASURE_ID
 from service.platform.key_limits import KeyLimits, RateLimited, TargetQuotaExceeded
 from service.platform.problem import (
+    FieldError,
     InvalidCursor,
     InvalidRequest,
     ScopeMissing,
@@ -58,6 +69,7 @@ RETRY_AFTER_S = "1"  # a batch is under way within its window, so asking earlier
 _ALWAYS = (Unauthenticated, ScopeMissing, InvalidRequest, RateLimited, StorageUnavailable)
 
 ErasureId = Annotated[str, Path(pattern=ERASURE_ID, examples=["0198b3c6-7c5e-7c1f-9d0a-3f6a1b2c3d4e"])]
+Limit = Annotated[int, Query(ge=1, le=500, description="Most erasures of one page.")]
 Cursor = Annotated[str | None, Query(max_length=200, description="From the `next` of the page before.")]
 
 _ACCEPTING: dict[str, Any] = {
@@ -174,14 +186,76 @@ async def list_erasures(
     services: ServicesDep,
     reader: ErasureReader,
     status: Annotated[Status | None, Query(description="Only erasures of this status.")] = None,
+    due_before: Annotated[
+        AwareDatetime | None,
+        Query(description="Only erasures that are still to be erased, by a `due_at` before this instant (RFC 3339)."),
+    ] = None,
+    legal_hold: Annotated[bool | None, Query(description="Only erasures that are, or are not, under hold.")] = None,
     cursor: Cursor = None,
-    limit: Annotated[int, Query(ge=1, le=500, description="Most erasures of one page.")] = 50,
+    limit: Limit = 50,
 ) -> Response:
     """The erasures that the keys of this label asked for, the newest first; with scope `officer` or `admin` all."""
-    found, following = await service.page(services, status, cursor, limit, reader.sees_only)
-    waits = await service.waits(services, found)
-    bodies = [state_body(erasure, waits.get(erasure.id)) for erasure in found]
-    return _json({"erasures": bodies, "next": _next(following, status, limit)})
+    found, following = await service.page(
+        services, status, cursor, limit, reader.sees_only, due_before=due_before, held=legal_hold
+    )
+    filters = {
+        "status": status,
+        "due_before": None if due_before is None else rfc3339(due_before),
+        "legal_hold": None if legal_hold is None else str(legal_hold).lower(),
+    }
+    return await _page(services, found, _next(PATH, following, limit, **filters))
+
+
+@router.post(
+    "/erasures/search",
+    operation_id="search_erasures",
+    response_model=ErasurePage,
+    responses=problems(*_ALWAYS, InvalidCursor),
+)
+async def search_erasures(
+    services: ServicesDep, reader: ErasureReader, body: ErasureSearch, cursor: Cursor = None, limit: Limit = 50
+) -> Response:
+    """Every erasure that names a user or an item, or that covers an interaction, the newest first.
+
+    A key finds what the keys of its label asked for; scopes `officer` and `admin` find everybody's. The ids stand in the body
+    alone. For the next page send the same body to the path in `next`. Cancelled erasures hide nothing and are not
+    found.
+    """
+    if body.user_id is None and body.item_id is None:
+        raise InvalidRequest(errors=[FieldError("#", "It names neither a user nor an item.")])
+    found, following = await service.search(services, body.user_id, body.item_id, cursor, limit, reader.sees_only)
+    return await _page(services, found, _next(f"{PATH}/search", following, limit))
+
+
+@router.patch(
+    "/erasures/{erasure_id}",
+    operation_id="change_erasure",
+    response_model=ErasureState,
+    responses=problems(
+        *_ALWAYS, ErasureNotFound, ErasureOver, ExtensionUsed, ExtensionTooLate, DecisionNotPossible, StorageFull
+    ),
+)
+async def change_erasure(
+    services: ServicesDep, _officer: Officer, erasure_id: ErasureId, body: ErasureChange
+) -> Response:
+    """Extend its deadline, decide not to erase all of it, or set or lift a legal hold: one of them a call.
+
+    None of them shows anything again: what an erasure hides stays hidden. Each stands in the log and in the receipt, by
+    its ground and never in words.
+    """
+    if len(body.model_fields_set) != 1 or body == ErasureChange():
+        raise InvalidRequest(errors=[FieldError("#", "It takes one of extension, decision and legal_hold.")])
+    if body.extension is not None:
+        more = body.extension
+        erasure = await decisions.extend(services, erasure_id, more.until, more.ground, more.reason)
+    elif body.decision is not None:
+        erasure = await decisions.decide(services, erasure_id, body.decision.outcome, body.decision.ground)
+    elif body.legal_hold:
+        erasure = await decisions.set_hold(services, erasure_id)
+    else:
+        erasure = await decisions.lift_hold(services, erasure_id)
+    waits = await service.waits(services, [erasure])
+    return _json(state_body(erasure, waits.get(erasure.id)))
 
 
 @router.delete(
@@ -232,11 +306,17 @@ def _json(body: dict[str, Any], headers: dict[str, str] | None = None) -> Respon
     return Response(orjson.dumps(body), headers=headers, media_type="application/json")
 
 
-def _next(cursor: str | None, status: str | None, limit: int) -> str | None:
+async def _page(services: Services, found: Sequence[Erasure], following: str | None) -> Response:
+    waits = await service.waits(services, found)
+    bodies = [state_body(erasure, waits.get(erasure.id)) for erasure in found]
+    return _json({"erasures": bodies, "next": following})
+
+
+def _next(path: str, cursor: str | None, limit: int, **filters: str | None) -> str | None:
     if cursor is None:
         return None
-    query = {"cursor": cursor, "limit": limit} | ({} if status is None else {"status": status})
-    return f"{PATH}?{urlencode(query)}"
+    query = {"cursor": cursor, "limit": limit, **{name: value for name, value in filters.items() if value is not None}}
+    return f"{path}?{urlencode(query)}"
 
 
 router.routes[:0] = lean.routes

@@ -81,3 +81,43 @@ class UnlearningCrashed(Conflict):
     code = "unlearning_crashed"
     title = "The worker died each time that it came to this erasure"
     next_step = "They stay hidden. Look for a lack of memory; train a new base, which never learns them."
+
+
+class ErasureOver(Conflict):
+    """The erasure is erased or cancelled, or it was decided to keep what is left."""
+
+    code = "erasure_over"
+    title = "The erasure is over"
+    next_step = "Nothing was changed. Read the erasure; a new one can be asked for."
+
+
+class ExtensionUsed(Conflict):
+    """A deadline is extended once."""
+
+    code = "extension_used"
+    title = "The deadline was extended before"
+    next_step = "Nothing was changed. The law allows one extension; keep the deadline, or decide."
+
+
+class ExtensionTooLate(Conflict):
+    """An extension is told within one month of receipt (Art. 12(3))."""
+
+    code = "extension_too_late"
+    title = "The month within which a deadline can be extended is over"
+    next_step = "Nothing was changed. Finish the erasure, or decide."
+
+
+class DecisionNotPossible(Conflict):
+    """`refused` of what is forgotten, or `partial` of what is not."""
+
+    code = "decision_not_possible"
+    title = "The erasure cannot be decided like this in its state"
+    next_step = "What is accepted or needs attention can be `refused`; of what is forgotten the rest can, as `partial`."
+
+
+class UnderLegalHold(Conflict):
+    """The erasure is under legal hold and set aside: nothing of it is forgotten or erased meanwhile."""
+
+    code = "legal_hold"
+    title = "The erasure is under legal hold"
+    next_step = 'It stays hidden. Lift the hold with PATCH {"legal_hold": false} when its reason is gone.'

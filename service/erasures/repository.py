@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, union, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, union, update
 
 from service.erasures.targets import EVERY, Target, TargetKind
+from service.platform.deadlines import owed
 from service.platform.prepared_statements import PreparedStatement
 from service.platform.tables import (
     aliases,
@@ -28,6 +29,8 @@ from service.platform.tables import (
 )
 
 IN_CHUNK = 500
+WORDS_CLEARED: Final[Mapping[str, None]] = {"reason": None, "extension_reason": None}
+"""What people wrote about an erasure: it goes when the erasure is over."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,13 @@ class Erasure:
     stages: Mapping[str, Any]
     key_id: str
     owner: str
+    extended_at: datetime | None
+    extension_ground: str | None
+    extension_reason: str | None
+    decision: str | None
+    decision_ground: str | None
+    decided_at: datetime | None
+    held_since: datetime | None
     gate: Mapping[str, Any] | None = None
     """What the gate measured of `version_after`, where its batch made that; of another table."""
 
@@ -214,24 +224,56 @@ def status_of(connection: Connection, erasure_id: str) -> str | None:
     return None if row is None else row[0]
 
 
-def page(
-    connection: Connection, status: str | None, before: int | None, limit: int, owner: str | None
-) -> list[Erasure]:
-    """Up to `limit` erasures with seq < `before`, the newest first; of one status, of one owner, where given."""
-    wanted = _with_gate.order_by(erasures.c.seq.desc()).limit(limit)
-    if owner is not None:
-        wanted = wanted.where(erasures.c.owner == owner)
-    if status is not None:
-        wanted = wanted.where(erasures.c.status == status)
+@dataclass(frozen=True)
+class ErasureFilter:
+    """Which erasures a list holds; what is None leaves none out.
+
+    `owner`: of this owner of keys. `due_before`: whose deadline runs, and ends before. `covering`: that hide this target, or
+    of a whole user or item anything at all.
+    """
+
+    status: str | None = None
+    owner: str | None = None
+    due_before: datetime | None = None
+    held: bool | None = None
+    covering: Target | None = None
+
+
+def page(connection: Connection, wanted: ErasureFilter, before: int | None, limit: int) -> list[Erasure]:
+    """Up to `limit` erasures with seq < `before`, the newest first."""
+    query = _with_gate.order_by(erasures.c.seq.desc()).limit(limit)
+    if wanted.owner is not None:
+        query = query.where(erasures.c.owner == wanted.owner)
+    if wanted.status is not None:
+        query = query.where(erasures.c.status == wanted.status)
+    if wanted.due_before is not None:
+        query = query.where(owed(), erasures.c.due_at < wanted.due_before)
+    if wanted.held is not None:
+        query = query.where(erasures.c.held_since.is_not(None) if wanted.held else erasures.c.held_since.is_(None))
+    if wanted.covering is not None:
+        query = query.where(erasures.c.id.in_(_covering(wanted.covering)))
     if before is not None:
-        wanted = wanted.where(erasures.c.seq < before)
-    return [Erasure(*row) for row in connection.execute(wanted)]
+        query = query.where(erasures.c.seq < before)
+    return [Erasure(*row) for row in connection.execute(query)]
+
+
+def _covering(target: Target) -> Select[str]:
+    user, item = suppressions.c.user_digest, suppressions.c.item_digest
+    match target.kind:
+        case TargetKind.USER:
+            covers = user == target.user_digest
+        case TargetKind.ITEM:
+            covers = item == target.item_digest
+        case _:
+            covers = user.in_((target.user_digest, EVERY)) & item.in_((target.item_digest, EVERY))
+    return select(suppressions.c.erasure_id).where(covers)
 
 
 def cancel(connection: Connection, erasure_id: str, at: datetime) -> bool:
-    """Cancel an accepted erasure, lift its suppressions, drop its reason; False where it is not accepted."""
+    """Cancel an accepted erasure, lift its suppressions, drop what people wrote about it; False where it is another."""
     accepted = update(erasures).where(erasures.c.id == erasure_id, erasures.c.status == "accepted")
-    if connection.execute(accepted.values(status="cancelled", cancelled_at=at, needs=None, reason=None)).rowcount != 1:
+    cancelled = accepted.values(status="cancelled", cancelled_at=at, needs=None, **WORDS_CLEARED)
+    if connection.execute(cancelled).rowcount != 1:
         return False
     connection.execute(delete(suppressions).where(suppressions.c.erasure_id == erasure_id))
     connection.execute(delete(outbox).where(outbox.c.erasure_id == erasure_id))

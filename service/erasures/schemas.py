@@ -3,12 +3,13 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
+from service.erasures.grounds import DecisionOutcome, ExtensionGround, RefusalGround
 from service.erasures.modes import Mode
 from service.platform.ids import ItemId, UserId
 
-Status = Literal["accepted", "forgotten", "erased", "cancelled", "needs_attention"]
+Status = Literal["accepted", "forgotten", "erased", "cancelled", "needs_attention", "refused"]
 Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")]
 
 _REPLAYED: Any = Field(
@@ -98,8 +99,33 @@ class WaitingFor(BaseModel):
     next_step: str = Field(examples=["Run `expunge pretrain`; no restart is needed."])
 
 
+class Extension(BaseModel):
+    """More time, as GDPR Art. 12(3) allows it once."""
+
+    until: datetime = Field(description="What `due_at` is since.", examples=["2026-12-30T00:00:00Z"])
+    ground: ExtensionGround | None = Field(examples=["complexity"])
+    reason: str | None = Field(description="As it was given; null once the erasure is over. Never in a log.")
+    extended_at: datetime = Field(examples=[_AT])
+
+
+class Decision(BaseModel):
+    """Why not all of it is erased."""
+
+    outcome: DecisionOutcome = Field(
+        description="`refused`: nothing was forgotten. `partial`: it is forgotten by the model; what is left may be kept. "
+        "What it hides stays hidden either way."
+    )
+    ground: RefusalGround = Field(description="GDPR Art. 17(3), (a) to (e).", examples=["17(3)(e)"])
+    decided_at: datetime = Field(examples=[_AT])
+
+
 class ErasureState(ErasureSummary):
     """How far an erasure is."""
+
+    extension: Extension | None = Field(description="null: `due_at` is as it was promised.", examples=[None])
+    decision: Decision | None = Field(description="null: all of it is to be erased.", examples=[None])
+    legal_hold: bool = Field(description="Whether nothing of it may be erased now; no deadline runs then.")
+    held_since: datetime | None = Field(description="Since when it is held; null where it is not.", examples=[None])
 
     reason: str | None = Field(description="As it was given; null once it is forgotten or cancelled.", examples=[None])
     version_before: int | None = Field(description="Live before it; null where it matched nothing.", examples=[41])
@@ -158,3 +184,61 @@ class ErasurePreview(BaseModel):
     affected_items: int = Field(description="Distinct items of the matched interactions.", examples=[207])
     recorded: int = Field(description="All interactions that are recorded.", examples=[100_000])
     share: float = Field(ge=0, le=1, description="`matched` over `recorded`; 0 where nothing is.", examples=[0.00208])
+
+
+class NewExtension(BaseModel):
+    """More time than was promised. Once, within a month of receipt; two months beyond that month at most."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    until: AwareDatetime = Field(description="The new `due_at`, later than the present one.")
+    reason: Annotated[Reason, StringConstraints(min_length=1, strip_whitespace=True)] = Field(
+        description="For whoever asks; kept until the erasure is over, never in a log or a receipt.",
+        examples=["A restore runs that holds it."],
+    )
+    ground: ExtensionGround | None = Field(
+        default=None, description="The ground of Art. 12(3) that it rests on; this stands in log and receipt."
+    )
+
+
+class NewDecision(BaseModel):
+    """Not to erase all of it, on a ground of GDPR Art. 17(3)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    outcome: DecisionOutcome = Field(
+        description="`refused` while it is accepted or needs attention; `partial` once it is forgotten."
+    )
+    ground: RefusalGround = Field(
+        description="(a) expression and information, (b) legal obligation, (c) public health, (d) archiving and "
+        "research, (e) legal claims.",
+        examples=["17(3)(e)"],
+    )
+
+
+class ErasureChange(BaseModel):
+    """What an officer changes about an erasure: one of the three."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"extension": {"until": "2026-12-30T00:00:00Z", "reason": "A restore runs.", "ground": "complexity"}},
+                {"decision": {"outcome": "refused", "ground": "17(3)(e)"}},
+                {"legal_hold": True},
+            ]
+        },
+    )
+
+    extension: NewExtension | None = None
+    decision: NewDecision | None = None
+    legal_hold: StrictBool | None = Field(default=None, description="true: set it; false: lift it.")
+
+
+class ErasureSearch(BaseModel):
+    """Whom or what to find the erasures of: a user, an item, or with both the interaction between them."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "471"}]})
+
+    user_id: UserId | None = Field(default=None, examples=["471"])
+    item_id: ItemId | None = Field(default=None, examples=["50"])

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import structlog
@@ -25,8 +25,8 @@ from service.erasures.problems import (
     TooManyTargets,
 )
 from service.erasures.reach import Reach, measure
-from service.erasures.repository import Erasure
-from service.erasures.targets import Subjects, Target, TargetKind, fingerprint, new_salt
+from service.erasures.repository import Erasure, ErasureFilter
+from service.erasures.targets import EVERY, Subjects, Target, TargetKind, fingerprint, new_salt
 from service.platform import metrics
 from service.platform.clock import rfc3339
 from service.platform.cursor import read_cursor, write_cursor
@@ -153,17 +153,44 @@ async def waits(services: Services, erasures: Sequence[Erasure]) -> dict[str, Ob
 
 
 async def page(
-    services: Services, status: str | None, cursor: str | None, limit: int, owner: str | None = None
+    services: Services,
+    status: str | None,
+    cursor: str | None,
+    limit: int,
+    owner: str | None = None,
+    *,
+    due_before: datetime | None = None,
+    held: bool | None = None,
 ) -> tuple[list[Erasure], str | None]:
     """A page of erasures, the newest first, and the cursor of the next one, None at the end.
 
-    With an `owner`, only those of that owner. A cursor goes with its filters: for others it is refused.
+    With an `owner`, only those of that owner; with `due_before`, only those whose deadline runs and ends
+    before then. A cursor goes with its filters: for others it is refused.
     """
-    listing = f"{LISTING} {status} {owner}"
+    return await _page(services, ErasureFilter(status, owner, due_before, held), LISTING, cursor, limit)
+
+
+async def search(
+    services: Services, user_id: str | None, item_id: str | None, cursor: str | None, limit: int, owner: str | None
+) -> tuple[list[Erasure], str | None]:
+    """A page of the erasures that hide a user, an item, or the pair of both; as `page` otherwise.
+
+    Of a user or an item: those that name it, whole or in an interaction. Of a pair: those that cover it. Cancelled ones
+    hide nothing. One of the two ids must be given.
+    """
+    user = EVERY if user_id is None else services.identity.user(user_id)
+    item = EVERY if item_id is None else services.identity.item(item_id)
+    kind = TargetKind.INTERACTION if user and item else TargetKind.USER if user else TargetKind.ITEM
+    wanted = ErasureFilter(owner=owner, covering=Target(kind, user, item))
+    return await _page(services, wanted, f"{LISTING} covering {user.hex()} {item.hex()}", cursor, limit)
+
+
+async def _page(
+    services: Services, wanted: ErasureFilter, listing: str, cursor: str | None, limit: int
+) -> tuple[list[Erasure], str | None]:
+    listing = f"{listing} {wanted.status} {wanted.owner} {wanted.due_before} {wanted.held}"
     before = None if cursor is None else read_cursor(services.identity, listing, cursor)
-    found = await services.database.run_read(
-        lambda connection: repository.page(connection, status, before, limit + 1, owner)
-    )
+    found = await services.database.run_read(lambda connection: repository.page(connection, wanted, before, limit + 1))
     more = len(found) > limit
     return found[:limit], write_cursor(services.identity, listing, found[limit - 1].seq) if more else None
 
@@ -308,7 +335,11 @@ def _bound_backlog(connection: Connection, seq: int, oldest: int | None, backlog
 
 def _as_erasure(row: Mapping[str, Any]) -> Erasure:
     empty: dict[str, Any] = dict.fromkeys(
-        ("forgotten_at", "erased_at", "cancelled_at", "version_before", "version_after", "batch_id", "needs")
+        (
+            *("forgotten_at", "erased_at", "cancelled_at", "version_before", "version_after", "batch_id", "needs"),
+            *("extended_at", "extension_ground", "extension_reason"),
+            *("decision", "decision_ground", "decided_at", "held_since"),
+        )
     )
     return Erasure(**empty, **row)
 

@@ -27,6 +27,10 @@ def state_body(erasure: Erasure, waits_for: Obstacle | None = None) -> dict[str,
     """ErasureState: how far it is by now, and what it waits for."""
     return {
         **_summary(erasure),
+        "extension": _extension(erasure),
+        "decision": _decision(erasure),
+        "legal_hold": erasure.held_since is not None,
+        "held_since": _instant(erasure.held_since),
         "reason": erasure.reason,
         "version_before": erasure.version_before,
         "version_after": erasure.version_after,
@@ -79,6 +83,27 @@ def _summary(erasure: Erasure) -> dict[str, Any]:
         "matched": erasure.matched,
         "commitment": erasure.commitment,
         "links": {"self": path, "audit": f"/v1/audit/entries?erasure_id={erasure.id}"},
+    }
+
+
+def _extension(erasure: Erasure) -> dict[str, Any] | None:
+    if erasure.extended_at is None:
+        return None
+    return {
+        "until": rfc3339(erasure.due_at),
+        "ground": erasure.extension_ground,
+        "reason": erasure.extension_reason,
+        "extended_at": rfc3339(erasure.extended_at),
+    }
+
+
+def _decision(erasure: Erasure) -> dict[str, Any] | None:
+    if erasure.decision is None:
+        return None
+    return {
+        "outcome": erasure.decision,
+        "ground": erasure.decision_ground,
+        "decided_at": _instant(erasure.decided_at),
     }
 
 

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, func, select
 
 from service.platform.clock import Clock
 from service.platform.database import Database
+from service.platform.deadlines import SHARES, deadline_figures
 from service.platform.invariants import check_invariants
 from service.platform.obstacles import CODES, obstacle_to, read_forgetting_state
 from service.platform.problem import Problem
@@ -24,8 +25,6 @@ from service.platform.redis import ErasureStream
 from service.platform.tables import aliases, erasures, outbox, versions
 
 SCRAPE_SECONDS = 3.0
-OPEN = ("accepted", "needs_attention")
-UNFINISHED = ("accepted", "forgotten", "needs_attention")
 
 Gauges = list[Metric]
 
@@ -125,18 +124,26 @@ def erasure_counts(connection: Connection, statuses: Sequence[str] | None = None
 
 
 def _backlog(connection: Connection, now: datetime) -> Gauges:
-    counts = erasure_counts(connection, OPEN)
+    counts = erasure_counts(connection, ("accepted",))
     oldest = connection.scalar(
         select(erasures.c.received_at).where(erasures.c.status == "accepted").order_by(erasures.c.seq).limit(1)
     )
-    overdue = connection.scalar(select(func.count()).where(erasures.c.status.in_(UNFINISHED), erasures.c.due_at < now))
-    window_used = _window_used(connection, now)
+    deadlines = deadline_figures(connection, now)
+    at_risk = GaugeMetricFamily(
+        "expunge_erasures_at_risk",
+        "Erasures not erased that have used at least this share of their time to due_at.",
+        labels=["used"],
+    )
+    for share, count in zip(SHARES, deadlines.at_risk, strict=True):
+        at_risk.add_metric([str(share)], count)
     return [
         _gauge("backlog", "Erasures accepted and not yet forgotten.", counts.get("accepted", 0)),
-        _gauge("erasures_needing_attention", "Erasures that an operator must look at.", counts.get(OPEN[1], 0)),
+        _gauge("erasures_needing_attention", "Erasures that an operator must look at.", _needing_attention(connection)),
         _gauge("erasure_oldest_pending_seconds", "Age of the oldest erasure not yet forgotten.", _age(oldest, now)),
-        _gauge("erasure_requests_overdue", "Erasures past due_at and not erased.", overdue or 0),
-        _gauge("erasure_due_window_used_ratio", "Share of its time to due_at that the oldest has used.", window_used),
+        _gauge("erasure_requests_overdue", "Erasures past due_at and not erased.", deadlines.overdue),
+        _gauge("erasure_due_window_used_ratio", "Largest share of its time to due_at used by any.", deadlines.used),
+        _gauge("erasures_held", "Erasures under legal hold; none of them is overdue.", deadlines.held),
+        at_risk,
     ]
 
 
@@ -150,15 +157,10 @@ def _obstacle(connection: Connection, now: datetime) -> Metric:
     return gauge
 
 
-def _window_used(connection: Connection, now: datetime) -> float:
-    unfinished = erasures.c.status.in_(UNFINISHED)
-    oldest = connection.execute(
-        select(erasures.c.received_at, erasures.c.due_at).where(unfinished).order_by(erasures.c.seq).limit(1)
-    ).first()
-    if oldest is None:
-        return 0.0
-    window: float = (oldest.due_at - oldest.received_at).total_seconds()
-    return _age(oldest.received_at, now) / max(window, 1.0)
+def _needing_attention(connection: Connection) -> int:
+    # A legal hold is somebody's will: it needs no operator.
+    wanted = select(func.count()).where(erasures.c.status == "needs_attention", erasures.c.held_since.is_(None))
+    return connection.scalar(wanted) or 0
 
 
 def _outbox(connection: Connection, now: datetime) -> Gauges:

@@ -118,10 +118,20 @@ erasures = Table(
     Column("stages", JSON, nullable=False, default=dict, server_default="{}"),  # stage -> {at, seconds}
     Column("key_id", String(36), nullable=False),  # the API key that asked
     Column("owner", String(36), nullable=False, server_default=""),  # whose it is: see api_keys.owner
-    CheckConstraint("status IN ('accepted','forgotten','erased','cancelled','needs_attention')", name="status"),
+    Column("extended_at", Instant),  # null: due_at is as it was at the acceptance
+    Column("extension_ground", String(24)),
+    Column("extension_reason", String(500)),
+    Column("decision", String(8)),  # null: it is to be erased whole
+    Column("decision_ground", String(8)),
+    Column("decided_at", Instant),
+    Column("held_since", Instant),  # legal hold: nothing of it may be erased; null: none
+    CheckConstraint(
+        "status IN ('accepted','forgotten','erased','cancelled','needs_attention','refused')", name="status"
+    ),
     CheckConstraint("mode IN ('forget','dislike')", name="mode"),
     Index("ix_erasures_status_seq", "status", "seq"),
     Index("ix_erasures_owner_seq", "owner", "seq"),
+    Index("ix_erasures_held_since", "held_since"),
 )
 
 erasure_targets = Table(

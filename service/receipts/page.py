@@ -16,6 +16,17 @@ _STATUS = {
     "forgotten": "Hidden, and forgotten by the model. Not yet erased from every store.",
     "erased": "Erased: the model was trained anew without it, and no store in scope holds it.",
     "cancelled": "Cancelled at the caller's wish before the model had forgotten it. Nothing was erased.",
+    "refused": "Refused. Hidden from every answer; nothing was erased.",
+}
+_GROUNDS: Mapping[str | None, str] = {
+    "17(3)(a)": "Freedom of expression and information: GDPR, Art. 17(3)(a)",
+    "17(3)(b)": "A legal obligation, or a task in the public interest: GDPR, Art. 17(3)(b)",
+    "17(3)(c)": "Public health: GDPR, Art. 17(3)(c)",
+    "17(3)(d)": "Archiving, research or statistics in the public interest: GDPR, Art. 17(3)(d)",
+    "17(3)(e)": "Legal claims: GDPR, Art. 17(3)(e)",
+    "complexity": "The complexity of the request: GDPR, Art. 12(3)",
+    "number_of_requests": "The number of requests: GDPR, Art. 12(3)",
+    None: "Told by whoever runs the service",
 }
 _REACHED = {
     "accepted": "Received, hidden from every answer",
@@ -23,6 +34,7 @@ _REACHED = {
     "forgotten": "Forgotten by the model",
     "erased": "Erased from every store in scope",
     "cancelled": "Cancelled",
+    "refused": "Refused",
 }
 _FIGURES = {
     "forget_residual": "Score of the erased pairs above that of pairs never seen (standard deviations)",
@@ -73,6 +85,7 @@ def render(receipt: Receipt) -> str:
                 "To be erased by": _instant(statement["due_at"]),
             }
         ),
+        _decided(statement),
         "<h2>When</h2>",
         _table({_REACHED[name]: _instant(at) for name, at in sorted(statement["reached"].items(), key=_by_time)}),
         _guarantee(statement["guarantee"]),
@@ -103,6 +116,21 @@ def _gate(receipt: Receipt) -> Mapping[str, Any] | None:
             gate = document["body"].get("gate")
             return gate if isinstance(gate, dict) else None
     return None
+
+
+def _decided(statement: Mapping[str, Any]) -> str:
+    rows = dict[str, str]()
+    extension, decision = statement["extension"], statement["decision"]
+    if extension is not None:
+        rows["Deadline extended on"] = _instant(extension["at"])
+        rows["Ground of the extension"] = _GROUNDS[extension["ground"]]
+    if statement["legal_hold"]:
+        rows["Legal hold"] = "Nothing of it is erased until the hold is lifted"
+    if decision is not None:
+        rows["Decided on"] = _instant(decision["at"])
+        rows["Decision"] = "Refused" if decision["outcome"] == "refused" else "What is left may be kept"
+        rows["Ground of the decision"] = _GROUNDS[decision["ground"]]
+    return "<h2>What was decided</h2>" + _table(rows) if rows else ""
 
 
 def _guarantee(guarantee: Mapping[str, str] | None) -> str:

@@ -6,12 +6,22 @@ from typing import Any
 from service.erasures.repository import Erasure
 from service.platform.clock import rfc3339
 from service.receipts.document import FORMAT
-from service.receipts.history import history
+from service.receipts.history import ErasureHistory, history
 
 NOT_FINAL = (
     "Not final. The model no longer uses what was erased, and no answer shows it; older versions, the base that was "
     "trained with it, free pages, write-ahead logs and backups hold it still, until the erasure is erased."
 )
+HELD = (
+    "Not final. The erasure is under legal hold: nothing of it is erased until that is lifted, and no deadline runs. "
+    "What was asked for stays hidden from every answer."
+)
+KEPT = {
+    "refused": "Refused. Nothing was erased: the data are kept for what the ground says. They stay hidden from every "
+    "answer, are not recorded anew, and no later base of the model learns them.",
+    "partial": "Erased in part. The model has forgotten what was asked for, and no answer shows it; what older "
+    "versions, bases and backups still hold of it need not be erased, for what the ground says.",
+}
 OUT_OF_SCOPE = (
     "Backups of this service that were made before the erasure, until they are overwritten.",
     "Copies that others hold: callers of the API, exports, logs and caches outside this service, recipients.",
@@ -40,26 +50,36 @@ def state(erasure: Erasure, log: str, entries: Sequence[Mapping[str, Any]]) -> d
         log: the log's name.
         entries: every entry of the log about it, in order.
     """
-    _, reached = history(entries)
-    final = erasure.status in ("erased", "cancelled")
+    told = history(entries)
     return {
         "commitment": erasure.commitment,
+        "decision": told.decision,
         "due_at": rfc3339(erasure.due_at),
         "entries": [entry["seq"] - 1 for entry in entries],
         "erasure_id": erasure.id,
-        "final": final,
+        "extension": told.extension,
+        "final": told.final,
         "format": FORMAT,
         "guarantee": _guarantee(erasure),
+        "legal_hold": told.legal_hold,
         "log": log,
         "matched": erasure.matched,
         "mode": erasure.mode,
-        "notice": None if final else NOT_FINAL,
+        "notice": _notice(told),
         "out_of_scope": list(OUT_OF_SCOPE),
-        "reached": reached,
+        "reached": told.reached,
         "requested": erasure.requested,
         "status": erasure.status,
         "versions": {"after": erasure.version_after, "before": erasure.version_before},
     }
+
+
+def _notice(told: ErasureHistory) -> str | None:
+    if told.decision is not None:
+        return KEPT[told.decision["outcome"]]
+    if told.final:
+        return None
+    return HELD if told.legal_hold else NOT_FINAL
 
 
 def _guarantee(erasure: Erasure) -> Mapping[str, str] | None:

@@ -107,13 +107,19 @@ def _agree(statement: Mapping[str, Any], given: Sequence[ReceiptEntry], entries:
         raise _contradiction("its first entry is not the acceptance")
     if any(statement.get(name) != first["body"].get(name) for name in _FIXED):
         raise _contradiction("the acceptance in the log names another commitment, mode or number of targets")
-    status, reached = history(entries)
-    if statement.get("status") != status:
-        raise _contradiction(f"it says {statement.get('status')}, and by the log the erasure is {status}")
-    if statement.get("reached") != reached:
+    told = history(entries)
+    if statement.get("status") != told.status:
+        raise _contradiction(f"it says {statement.get('status')}, and by the log the erasure is {told.status}")
+    if statement.get("reached") != told.reached:
         raise _contradiction("a state was reached at another time than it says")
-    if statement.get("final") is not (status in ("erased", "cancelled")):
-        raise _contradiction("only an erasure that is erased or cancelled has a final receipt")
+    if statement.get("extension") != told.extension or statement.get("decision") != told.decision:
+        raise _contradiction("an extension or a decision is another than the log tells of")
+    if told.extension is not None and statement.get("due_at") != told.extension["until"]:
+        raise _contradiction("the deadline is another than it was extended to")
+    if statement.get("legal_hold", False) is not told.legal_hold:
+        raise _contradiction("the log tells otherwise of a legal hold")
+    if statement.get("final") is not told.final:
+        raise _contradiction("only an erasure that is over has a final receipt")
 
 
 def _object(text: str, what: str) -> dict[str, Any]:

@@ -108,14 +108,14 @@ _WAITING_PAIRS = union(
         .select_from(erasures)
         .join(erasure_targets, erasure_targets.c.erasure_id == erasures.c.id)
         .join(interactions, covers)
-        .where(erasures.c.status.in_(("accepted", "needs_attention")), erasure_targets.c.kind == kind)
+        .where(erasures.c.status.in_(("accepted", "needs_attention", "refused")), erasure_targets.c.kind == kind)
         for kind, covers in _covers.items()
     )
 )
 
 
 def waiting_pairs(connection: Connection) -> Keys:
-    """Return the recorded pairs, (2, n) keys, covered by erasures that are accepted or held back: not forgotten yet."""
+    """Return the recorded pairs, (2, n) keys, covered by erasures that are accepted, held back or refused."""
     rows = connection.execute(_WAITING_PAIRS).fetchall()
     return np.array([(row[0], row[1]) for row in rows], np.int64).reshape(-1, 2).T
 

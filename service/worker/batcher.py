@@ -19,7 +19,7 @@ BLOCK_MS = 500  # bounds how long a worker that is told to stop waits for a mess
 HELD_MAX = 20_000  # deliveries remembered; more are left to the stream until these are settled
 BACKOFF_S = 0.1
 BACKOFF_MAX_S = 2.0
-FINAL = {"forgotten", "erased", "cancelled"}
+FINAL = {"forgotten", "erased", "cancelled", "refused"}
 
 log = structlog.get_logger()
 

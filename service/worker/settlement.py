@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from model_store import Manifest
 from service.audit import service as audit
 from service.audit.service import AuditEvent
+from service.erasures.decision_repository import forget_interactions
 from service.erasures.modes import Mode
 from service.models import service as models
 from service.worker.lease import Lease
@@ -63,7 +64,7 @@ def settle(connection: Connection, lease: Lease, settlement: Settlement, now: da
     rows = [_row(settlement, erasure, now) for erasure in settlement.erasures]
     if queue.mark_forgotten(connection, rows) != len(rows):
         raise BatchChanged
-    queue.forget_interactions(connection, [erasure.id for erasure in settlement.erasures])
+    forget_interactions(connection, [erasure.id for erasure in settlement.erasures])
     if settlement.version is not None:
         lineage.cover(connection, settlement.version, settlement.seq)
         models.move_alias(connection, models.LIVE, settlement.version, now, fenced=False)

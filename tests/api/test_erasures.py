@@ -397,6 +397,7 @@ def test_a_delete_that_makes_no_sense_is_refused(api: Api, query: str, headers: 
         ("GET", "/v1/erasures"),
         ("GET", "/v1/erasures/x"),
         ("DELETE", "/v1/erasures/x"),
+        ("POST", "/v1/erasures/search"),
         ("GET", "/v1/users/u1/interactions"),
     ],
 )

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
@@ -14,6 +15,8 @@ from service.audit import service as audit
 from service.audit.checkpoints import CheckpointPublisher
 from service.audit.service import AuditEvent
 from service.audit.tlog.note import SigningKey
+from service.erasures import decisions
+from service.erasures.grounds import DecisionOutcome, ExtensionGround, RefusalGround
 from service.platform.database import Database
 from service.platform.tables import erasures
 from service.receipts import service as receipts
@@ -68,6 +71,18 @@ class LogService:
             audit.write(connection, seq, [AuditEvent("erasure.forgotten", body, erasure_id, 2)], now)
 
         self.domains.database.transact(unit)
+
+    def decide(self, erasure_id: str, *, held: bool) -> None:
+        """Extend its deadline and put it under legal hold, or refuse it."""
+        services, at = self.domains.services, self.domains.clock.now()
+        if held:
+            until = at + timedelta(days=60)
+            ground = ExtensionGround.COMPLEXITY
+            asyncio.run(decisions.extend(services, erasure_id, until, ground, "words"))
+            asyncio.run(decisions.set_hold(services, erasure_id))
+        else:
+            ground_of_refusal = RefusalGround.LEGAL_CLAIMS
+            asyncio.run(decisions.decide(services, erasure_id, DecisionOutcome.REFUSED, ground_of_refusal))
 
     def receipt(self, erasure_id: str) -> Receipt:
         """The receipt of an erasure as it is now."""

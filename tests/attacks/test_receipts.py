@@ -33,6 +33,8 @@ class Scene:
     accepted: Issued
     other: Issued
     foreign: Issued
+    held: Issued
+    refused: Issued
 
 
 @pytest.fixture
@@ -41,7 +43,11 @@ def scene(service: LogService, other_service: LogService) -> Scene:
     accepted = service.issued("ana", forgotten=False)
     service.forget(accepted.erasure_id)
     issued = replace(accepted, receipt=service.receipt(accepted.erasure_id))
-    return Scene(issued, accepted, service.issued("bob"), other_service.issued("ana"))
+    held, refused = service.issued("eve", forgotten=False), service.issued("dan", forgotten=False)
+    service.decide(held.erasure_id, held=True)
+    service.decide(refused.erasure_id, held=False)
+    held, refused = (replace(each, receipt=service.receipt(each.erasure_id)) for each in (held, refused))
+    return Scene(issued, accepted, service.issued("bob"), other_service.issued("ana"), held, refused)
 
 
 def edited(receipt: Receipt, **members: Any) -> Receipt:
@@ -134,6 +140,35 @@ ATTACKS: Mapping[str, tuple[Attack, set[str]]] = {
         {"contradiction"},
     ),
     "signed as final too soon": (lambda s: signed(edited(s.issued.receipt, final=True)), {"contradiction"}),
+    "signed with a refusal that never was": (
+        lambda s: signed(edited(s.issued.receipt, final=True, decision={"outcome": "partial"})),
+        {"contradiction"},
+    ),
+    "signed with the refusal left out": (
+        lambda s: signed(edited(s.refused.receipt, decision=None)),
+        {"contradiction"},
+    ),
+    "signed with another ground": (
+        lambda s: signed(
+            edited(
+                s.refused.receipt,
+                decision={**json.loads(s.refused.receipt.statement)["decision"], "ground": "17(3)(a)"},
+            )
+        ),
+        {"contradiction"},
+    ),
+    "signed with the hold left out": (
+        lambda s: signed(edited(s.held.receipt, legal_hold=False)),
+        {"contradiction"},
+    ),
+    "signed with the extension left out": (
+        lambda s: signed(edited(s.held.receipt, extension=None)),
+        {"contradiction"},
+    ),
+    "signed with another deadline": (
+        lambda s: signed(edited(s.held.receipt, due_at="2027-01-20T12:00:00.000000Z")),
+        {"contradiction"},
+    ),
     "signed with an entry left out": (
         lambda s: signed(
             edited(
@@ -165,7 +200,7 @@ def test_a_lie_is_refused_by_its_name(scene: Scene, stand_alone: ModuleType, att
 
 def test_the_truth_is_believed(scene: Scene, stand_alone: ModuleType) -> None:
     """By both, with what the caller kept; read again from its file."""
-    for issued in (scene.issued, scene.accepted, scene.other):
+    for issued in (scene.issued, scene.accepted, scene.other, scene.held, scene.refused):
         receipt = Receipt.parse(issued.receipt.json())
         found = verify(
             receipt, [KEY.verifier], erasure_id=issued.erasure_id, opening=Opening(issued.salt, users=issued.users)
@@ -181,6 +216,20 @@ def test_the_truth_is_believed(scene: Scene, stand_alone: ModuleType) -> None:
         "forgotten",
         "accepted",
     ]
+    held, refused = (json.loads(each.receipt.statement) for each in (scene.held, scene.refused))
+    assert (held["status"], held["legal_hold"], held["final"]) == ("needs_attention", True, False)
+    assert held["due_at"] == held["extension"]["until"]
+    assert (refused["status"], refused["decision"]["outcome"], refused["final"]) == ("refused", "refused", True)
+
+
+def test_a_receipt_from_before_there_were_decisions_verifies_still(scene: Scene, stand_alone: ModuleType) -> None:
+    """It says nothing of extension, decision and hold: there is none."""
+    statement = json.loads(scene.issued.receipt.statement)
+    rest = {name: statement[name] for name in statement.keys() - {"extension", "decision", "legal_hold"}}
+    old = signed(replace(scene.issued.receipt, statement=canonical_json(rest).decode()))
+
+    assert verify(old, [KEY.verifier]).statement == rest
+    assert stand_alone.verify(json.loads(old.json()), str(KEY.verifier)) == rest
 
 
 def test_a_receipt_replayed_for_another_erasure_is_refused(scene: Scene) -> None:

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import Connection, update
 
+from service.erasures.decision_repository import forget_interactions
 from service.erasures.problems import NoTargets, NotCancellable
 from service.interactions import service as interactions
 from service.interactions.problems import AllSuppressed
 from service.platform.database import Database
 from service.platform.tables import audit_head, erasures, metadata
-from service.worker.repository import queue
 from tests.factories.domains import Domains, Pair
 
 USERS, ITEMS = ("u1", "u2", "u/3"), ("a", "b", "ç 👩‍🚀")
@@ -136,7 +136,7 @@ class Machine(RuleBasedStateMachine):
         named = self.reference.erasures[erasure_id]
 
         def unit(connection: Connection) -> None:
-            queue.forget_interactions(connection, [erasure_id])
+            forget_interactions(connection, [erasure_id])
             change = update(erasures).where(erasures.c.id == erasure_id).values(status="forgotten")
             connection.execute(change)
 

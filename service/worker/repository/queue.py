@@ -6,11 +6,11 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, select, tuple_, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from service.erasures.problems import GateRefused
 from service.platform.obstacles import FINE_TUNING
-from service.platform.tables import audit_entries, erasure_targets, erasures, interactions
+from service.platform.tables import audit_entries, erasure_targets, erasures
 
 CHUNK = 500  # ids in one statement: both databases bound the number of parameters
 ALIKE_MAX = 20  # erasures of the same targets that are looked at
@@ -229,26 +229,6 @@ def accept_again(connection: Connection, erasure_id: str, seq: int) -> bool:
     """Put an erasure that needs attention back into the queue, at its end; False where it is in another state."""
     statement = update(erasures).where(erasures.c.id == erasure_id, erasures.c.status == "needs_attention")
     return connection.execute(statement.values(status="accepted", needs=None, attempts=0, seq=seq)).rowcount == 1
-
-
-def forget_interactions(connection: Connection, ids: Sequence[str]) -> int:
-    """Take the interactions that these erasures cover out of SQL; returns how many there were."""
-    return sum(_forget_part(connection, part) for part in _chunks(ids))
-
-
-def _forget_part(connection: Connection, ids: Sequence[str]) -> int:
-    # IN and not EXISTS: the few keys that are named are looked up, the interactions are not scanned.
-    target, own = erasure_targets.c, interactions.c
-    count = 0
-    for kind, covered, named in (
-        ("interaction", tuple_(own.user_key, own.item_key), (target.user_key, target.item_key)),
-        ("user", own.user_key, (target.user_key,)),
-        ("item", own.item_key, (target.item_key,)),
-    ):
-        known = [key.is_not(None) for key in named]
-        keys = select(*named).where(target.erasure_id.in_(ids), target.kind == kind, *known)
-        count += connection.execute(interactions.delete().where(covered.in_(keys))).rowcount
-    return count
 
 
 def _chunks(ids: Sequence[str]) -> Iterator[list[str]]:

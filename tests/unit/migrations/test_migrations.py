@@ -164,6 +164,27 @@ def test_what_was_asked_for_stays_with_the_key_that_asked(database: Database, da
         assert connection.execute(select(keys.c.expires_at, keys.c.last_used_at).distinct()).all() == [(None, None)]
 
 
+def test_what_was_decided_goes_back_to_an_operator(database: Database, database_url: str):
+    """The older schema has no word for a refusal; rows that refer to the erasure stay, and so does what it may be."""
+    fill(database)
+    table = metadata.tables["erasures"]
+    decided = {"status": "refused", "decision": "refused", "decided_at": NOW, "held_since": NOW}
+    with database.write() as connection:
+        connection.execute(update(table).values(decided))
+
+    migrations.downgrade(database_url, "0007")
+    with database.read() as connection:
+        found = connection.execute(text("SELECT status, needs, matched FROM erasures")).all()
+        assert found == [("needs_attention", "refused", 1)]
+    with pytest.raises(IntegrityError), database.write() as connection:
+        connection.execute(text("UPDATE erasures SET status = 'refused'"))
+
+    migrations.upgrade(database_url)
+    with database.write() as connection:
+        connection.execute(update(table).values(status="refused"))
+    assert all(count(database, each) == 1 for each in metadata.tables.values())
+
+
 def scopes_of(database: Database) -> list[str]:
     keys = metadata.tables["api_keys"]
     with database.read() as connection:
@@ -237,7 +258,7 @@ def test_a_key_is_never_given_out_twice(database: Database, table: str):
 
 
 def test_a_status_that_does_not_exist_is_refused_by_the_database(database: Database):
-    """The states of an erasure are five."""
+    """The states of an erasure are six."""
     fill(database)
 
     with pytest.raises(IntegrityError), database.write() as connection:

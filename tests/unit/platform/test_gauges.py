@@ -90,6 +90,9 @@ def test_an_idle_service_shows_zeros(scraper: Scraper):
         "erasures_needing_attention",
         "erasure_oldest_pending_seconds",
         "erasure_requests_overdue",
+        "erasures_held",
+        "erasures_at_risk{used=0.5}",
+        "erasures_at_risk{used=0.8}",
         "outbox_unpublished",
         "outbox_oldest_seconds",
         "stream_entries",
@@ -116,6 +119,23 @@ def test_what_waits_is_counted_and_its_age_told(database: Database, scraper: Scr
     assert found["expunge_erasure_oldest_pending_seconds"] == 150
     assert found["expunge_erasure_requests_overdue"] == 2
     assert found["expunge_erasures_needing_attention"] == 1
+
+
+def test_what_is_at_risk_is_counted_by_the_share_of_its_time(database: Database, scraper: Scraper):
+    """Of 100 seconds each; what is held, decided or over has no deadline, and a hold needs no operator."""
+    for seq, age in enumerate((10, 50, 79, 80, 150), 1):
+        add_erasure(database, seq, "forgotten", age)
+    add_erasure(database, 6, "needs_attention", 90, held_since=NOW, needs="legal_hold")
+    add_erasure(database, 7, "forgotten", 90, decision="partial")
+    add_erasure(database, 8, "refused", 90, decision="refused")
+
+    found = scrape(scraper)
+
+    assert found["expunge_erasures_at_risk{used=0.5}"] == 4
+    assert found["expunge_erasures_at_risk{used=0.8}"] == 2
+    assert found["expunge_erasure_due_window_used_ratio"] == 1.5
+    assert found["expunge_erasure_requests_overdue"] == 1
+    assert (found["expunge_erasures_held"], found["expunge_erasures_needing_attention"]) == (1, 0)
 
 
 def test_the_outbox_shows_what_is_not_published(database: Database, scraper: Scraper):
