@@ -25,7 +25,7 @@ STATES = {
     "forgotten": "The version that answers was made without it and passed the gate.",
     "erased": "The base was trained anew without it and every copy purged. Not reached by this release.",
     "cancelled": "Taken back by the caller while it was accepted; its suppression is lifted.",
-    "needs_attention": "The worker cannot go on with it alone, or it is under legal hold. It stays hidden; nothing is lost.",
+    "needs_attention": "The worker cannot go on with it alone, or it is held. It stays hidden; nothing is lost.",
     "refused": "Ended by a decision before it was forgotten: its record is kept, and stays hidden.",
 }
 OTHER_VARIABLES = {

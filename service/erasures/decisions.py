@@ -77,7 +77,7 @@ async def extend(
 async def decide(services: Services, erasure_id: str, outcome: DecisionOutcome, ground: RefusalGround) -> Erasure:
     """End an erasure otherwise than by erasing all of it; what it hides stays hidden.
 
-    `refused`: nothing of it was forgotten, and nothing will be. `partial`: it is forgotten, and what is left is kept.
+    `refused`: nothing of it was forgotten, and nothing will be. `partial`: it is forgotten; the rest may be kept.
 
     Raises:
         ErasureNotFound.

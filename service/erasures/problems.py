@@ -84,7 +84,7 @@ class UnlearningCrashed(Conflict):
 
 
 class ErasureOver(Conflict):
-    """The erasure is erased or cancelled, or it was decided to keep what is left."""
+    """The erasure is erased or cancelled, or it was decided."""
 
     code = "erasure_over"
     title = "The erasure is over"

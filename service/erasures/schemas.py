@@ -112,7 +112,7 @@ class Decision(BaseModel):
     """Why not all of it is erased."""
 
     outcome: DecisionOutcome = Field(
-        description="`refused`: nothing was forgotten. `partial`: it is forgotten by the model; what is left may be kept. "
+        description="`refused`: nothing was forgotten. `partial`: the model forgot it; what is left may be kept. "
         "What it hides stays hidden either way."
     )
     ground: RefusalGround = Field(description="GDPR Art. 17(3), (a) to (e).", examples=["17(3)(e)"])

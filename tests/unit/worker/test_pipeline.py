@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import select
 
 from model_store import Unwritable
+from service.erasures import decisions
 from service.erasures import service as erasures
+from service.erasures.grounds import DecisionOutcome, RefusalGround
 from service.erasures.views import state_body
 from service.evaluation.gate import GateReport
 from service.platform import tables
@@ -213,6 +215,37 @@ def test_an_erasure_cancelled_while_its_batch_runs_is_not_forgotten(place: Home)
     assert place.learnt[9] in place.recorded()
     assert place.store.manifest("versions", live).facts.requests.count == 1
     assert place.store.numbers("versions") == [1, live]
+
+
+@pytest.mark.P4
+@pytest.mark.P9
+def test_an_erasure_refused_or_held_while_its_batch_runs_is_not_forgotten(place: Home) -> None:
+    """Its record stays; once the hold is lifted it is forgotten like any other, by a later version."""
+    pairs = place.learnt[0], place.learnt[9], place.learnt[30]
+    kept, refused, held = (place.accept(pair) for pair in pairs)
+
+    def decide() -> None:
+        ground = RefusalGround.LEGAL_OBLIGATION
+        asyncio.run(decisions.decide(place.services, refused, DecisionOutcome.REFUSED, ground))
+        asyncio.run(decisions.set_hold(place.services, held))
+
+    with pipeline_of(place) as pipeline:
+        batch = waiting(place)
+        during(pipeline.engine, decide)
+        pipeline.run(batch)
+
+        assert [place.status(each) for each in (kept, refused, held)] == ["forgotten", "refused", "needs_attention"]
+        assert place.store.manifest("versions", place.alias() or 0).facts.requests.count == 1
+        assert pairs[0] not in place.recorded()
+        assert {*pairs[1:]} <= {*place.recorded()}
+
+        asyncio.run(decisions.lift_hold(place.services, held))
+        pipeline.run(waiting(place))
+
+    assert place.status(held) == "forgotten"
+    assert place.store.manifest("versions", place.alias() or 0).facts.requests.count == 2
+    assert pairs[1] in place.recorded()
+    assert pairs[2] not in place.recorded()
 
 
 @pytest.mark.P9
