@@ -217,9 +217,9 @@ async def search_erasures(
 ) -> Response:
     """Every erasure that names a user or an item, or that covers an interaction, the newest first.
 
-    A key finds what the keys of its label asked for; scopes `officer` and `admin` find everybody's. The ids stand in the body
-    alone. For the next page send the same body to the path in `next`. Cancelled erasures hide nothing and are not
-    found.
+    A key finds what the keys of its label asked for; scopes `officer` and `admin` find everybody's. The ids stand in
+    the body alone. For the next page send the same body to the path in `next`. Cancelled erasures hide nothing and are
+    not found.
     """
     if body.user_id is None and body.item_id is None:
         raise InvalidRequest(errors=[FieldError("#", "It names neither a user nor an item.")])

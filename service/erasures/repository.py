@@ -228,8 +228,8 @@ def status_of(connection: Connection, erasure_id: str) -> str | None:
 class ErasureFilter:
     """Which erasures a list holds; what is None leaves none out.
 
-    `owner`: of this owner of keys. `due_before`: whose deadline runs, and ends before. `covering`: that hide this target, or
-    of a whole user or item anything at all.
+    `owner`: of this owner of keys. `due_before`: whose deadline runs, and ends before. `covering`: that hide this
+    target, or of a whole user or item anything at all.
     """
 
     status: str | None = None
