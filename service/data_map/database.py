@@ -40,20 +40,24 @@ _VOCABULARY = (
     ),
 )
 
+_RECORDED = (
+    "The rows that an erasure covers are deleted in the transaction that makes it forgotten. What one under legal hold "
+    "covers stays, hidden, until that is lifted; what was refused stays hidden."
+)
 _INTERACTIONS = (
     *_columns(
         "interactions",
         "user_key item_key",
         DataKind.KEY,
         GoesAt.FORGOTTEN,
-        "The rows that an erasure covers are deleted in the transaction that makes it forgotten.",
+        _RECORDED,
     ),
     *_columns(
         "interactions",
         "recorded_at",
         DataKind.FACT,
         GoesAt.FORGOTTEN,
-        "The rows that an erasure covers are deleted in the transaction that makes it forgotten.",
+        _RECORDED,
     ),
 )
 
@@ -64,7 +68,15 @@ _ERASURES = (
         "reason",
         DataKind.TEXT,
         GoesAt.FORGOTTEN,
-        "Cleared in the transaction that makes it forgotten or cancelled; one that needs attention keeps it.",
+        "Cleared in the transaction that makes it forgotten, cancelled or refused; one that needs attention keeps it.",
+    ),
+    *_columns(
+        "erasures",
+        "extension_reason",
+        DataKind.TEXT,
+        GoesAt.ERASED,
+        "Cleared when it is cancelled, ended by a decision, or erased.",
+        UNTIL_COMPACTION,
     ),
     *_columns(
         "erasures",
@@ -84,7 +96,7 @@ _ERASURES = (
     *_columns(
         "erasures",
         "status mode requested matched received_at due_at forgotten_at erased_at cancelled_at stages batch_id "
-        "version_before version_after",
+        "version_before version_after extended_at extension_ground decision decision_ground decided_at held_since",
         DataKind.FACT,
         GoesAt.NEVER,
         _RECORD,

@@ -101,7 +101,7 @@ METRICS = (
     ),
     *impersonal(
         DataStore.METRICS,
-        ["code", "error", "figure", "kind", "outcome", "reason", "rule", "source", "stage"],
+        ["code", "error", "figure", "kind", "outcome", "reason", "rule", "source", "stage", "used"],
         "Words of this program, a bounded set each.",
     ),
     *impersonal(
