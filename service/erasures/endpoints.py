@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 
 import orjson
 from fastapi import APIRouter, Path, Query, Response, Security
-from pydantic import AwareDatetime
 from starlette.requests import Request
 
 from service.erasures import decisions, service
@@ -36,6 +35,7 @@ from service.erasures.schemas import (
     ErasureRequest,
     ErasureSearch,
     ErasureState,
+    GivenInstant,
     Status,
 )
 from service.erasures.targets import Subjects
@@ -187,7 +187,7 @@ async def list_erasures(
     reader: ErasureReader,
     status: Annotated[Status | None, Query(description="Only erasures of this status.")] = None,
     due_before: Annotated[
-        AwareDatetime | None,
+        GivenInstant | None,
         Query(description="Only erasures that are still to be erased, by a `due_at` before this instant (RFC 3339)."),
     ] = None,
     legal_hold: Annotated[bool | None, Query(description="Only erasures that are, or are not, under hold.")] = None,

@@ -1,9 +1,9 @@
 """What erasures look like over REST."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from service.erasures.grounds import DecisionOutcome, ExtensionGround, RefusalGround
 from service.erasures.modes import Mode
@@ -11,6 +11,18 @@ from service.platform.ids import ItemId, UserId
 
 Status = Literal["accepted", "forgotten", "erased", "cancelled", "needs_attention", "refused"]
 Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")]
+
+
+def _utc(instant: datetime) -> datetime:
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        msg = "It lies beyond what a calendar holds in UTC."
+        raise ValueError(msg) from None
+
+
+GivenInstant = Annotated[AwareDatetime, AfterValidator(_utc)]
+"""An instant with a zone, as a caller gives it, in UTC."""
 
 _REPLAYED: Any = Field(
     default=False, description="Whether the Idempotency-Key had asked for it before; this is its present state then."
@@ -191,7 +203,7 @@ class NewExtension(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    until: AwareDatetime = Field(description="The new `due_at`, later than the present one.")
+    until: GivenInstant = Field(description="The new `due_at`, later than the present one.")
     reason: Annotated[Reason, StringConstraints(min_length=1, strip_whitespace=True)] = Field(
         description="For whoever asks; kept until the erasure is over, never in a log or a receipt.",
         examples=["A restore runs that holds it."],
