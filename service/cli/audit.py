@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PAGE = 1_000
 
-app = typer.Typer(help="The append-only log: read it, export it, check it without the service.", no_args_is_help=True)
+app = typer.Typer(help="The append-only log: read, export, check offline.", no_args_is_help=True)
 
 SINCE = typer.Option("--since", metavar="FILE", help="A checkpoint that you kept: the log must continue it.")
 

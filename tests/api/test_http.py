@@ -62,7 +62,7 @@ def both(
 
 
 def raw_paths(path: str, value: str) -> str:
-    names = ("user_id", "item_id", "erasure_id", "version", "code")
+    names = ("user_id", "item_id", "erasure_id", "version", "code", "level", "name")
     return path.format(**dict.fromkeys(names, value))
 
 
