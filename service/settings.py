@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     """Keys digests, cursors and manifests; without one, `<home>/secret.key`, made once."""
 
     log_key: SecretStr | None = None
-    """Signs the audit log; without one, `<home>/log.key`, made once."""
+    """Signs the audit log; without one, one derived from EXPUNGE_SECRET_KEY, or `<home>/log.key`, made once."""
     witnesses: Annotated[tuple[str, ...], NoDecode] = ()
     """Who cosigns the log's heads: `URL VKEY`, several separated by commas."""
     checkpoint_seconds: Seconds = 10.0

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from service.audit import repository
 from service.audit.repository import KeyRow
 from service.audit.tlog.note import SigningKey, VerifierKey
+from service.platform.identity import Identity, load_identity
 from service.settings import Settings, SettingsError
 
 KEY_FILE = "log.key"
@@ -20,6 +21,9 @@ ORIGIN = "expunge.invalid/log"
 
 def load_signing_key(settings: Settings) -> SigningKey:
     """The key that signs: EXPUNGE_LOG_KEY, else `<home>/log.key`, made once, mode 0600.
+
+    Where the secret key comes from the environment, many hosts share it, and their homes may be read-only: without a
+    key of its own the log is then signed with one that is derived from it, the same everywhere.
 
     Its name is the log's name. A log keeps its name for life, so a new key gets the name of the one before.
 
@@ -31,22 +35,23 @@ def load_signing_key(settings: Settings) -> SigningKey:
         return _parse(given.get_secret_value(), "EXPUNGE_LOG_KEY")
     path = settings.home / KEY_FILE
     if not path.exists():
+        if settings.secret_key is not None:
+            return _derived(load_identity(settings))
         _write(path, SigningKey.generate(f"{ORIGIN}/{secrets.token_hex(8)}"), replace=False)
     return _parse(path.read_text(), str(path))
 
 
-def rotate_signing_key(settings: Settings) -> SigningKey:
-    """Put a new key of the same name in the place of `<home>/log.key`; processes use it when they start again.
+def rotate_signing_key(settings: Settings) -> tuple[SigningKey, bool]:
+    """A new key with the name of the one that signs now, and whether it was put in the place of `<home>/log.key`.
 
-    Raises:
-        SettingsError: the key is not in the home, but given by EXPUNGE_LOG_KEY.
+    Processes use it when they start again. Where the key does not come from the home, it is for EXPUNGE_LOG_KEY.
     """
-    if settings.log_key is not None:
-        msg = "EXPUNGE_LOG_KEY names the key: make a new one with `expunge audit new-key` and set it there."
-        raise SettingsError(msg)
     key = SigningKey.generate(load_signing_key(settings).verifier.name)
-    _write(settings.home / KEY_FILE, key, replace=True)
-    return key
+    path = settings.home / KEY_FILE
+    in_home = settings.log_key is None and path.exists()
+    if in_home:
+        _write(path, key, replace=True)
+    return key, in_home
 
 
 def put_on_record(connection: Connection, key: VerifierKey, at: datetime) -> None:
@@ -65,6 +70,10 @@ def jwk(row: KeyRow) -> dict[str, Any]:
     key = VerifierKey.parse(row.vkey)
     x = base64.urlsafe_b64encode(key.public).rstrip(b"=").decode()
     return {"kty": "OKP", "crv": "Ed25519", "x": x, "kid": key.key_id.hex(), "use": "sig", "alg": "EdDSA"}
+
+
+def _derived(identity: Identity) -> SigningKey:
+    return SigningKey(f"{ORIGIN}/{identity.derive('log name')[:8].hex()}", identity.derive("log key"))
 
 
 def _parse(text: str, where: str) -> SigningKey:

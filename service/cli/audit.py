@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PAGE = 1_000
 
-app = typer.Typer(help="The append-only log: read it, export it, check it without the service.", no_args_is_help=True)
+app = typer.Typer(help="The append-only log: read, export, check offline.", no_args_is_help=True)
 
 SINCE = typer.Option("--since", metavar="FILE", help="A checkpoint that you kept: the log must continue it.")
 
@@ -124,14 +124,16 @@ def verify(
 
 @app.command("rotate-key")
 def rotate_key(context: typer.Context) -> None:
-    """Put a new key in the place of the one that signs the log; the old public key stays published.
+    """Make a new key in the place of the one that signs the log; the old public key stays published.
 
-    Processes sign with it when they are started again.
+    Processes sign with it when they are started again. Where the key comes from the environment, the new one is shown
+    to be put there.
     """
     from service.audit.keys import rotate_signing_key
 
-    verifier = rotate_signing_key(settings_of(context)).verifier
-    typer.echo(f"{verifier}\nRestart the API. Whoever checks the log needs this key from now on, beside the old one.")
+    key, in_home = rotate_signing_key(settings_of(context))
+    what = "Restart the API." if in_home else f"Start the API with EXPUNGE_LOG_KEY={key.secret_text()}"
+    typer.echo(f"{key.verifier}\n{what}\nWhoever checks the log needs the first line from then on, beside the old key.")
 
 
 def _verify_home(context: typer.Context, key: list[str] | None, older: str | None) -> VerifiedLog:

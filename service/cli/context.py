@@ -86,7 +86,7 @@ def open_home(settings: Settings, *, upgrade: bool = False, behind: bool = False
 
     if not structlog.is_configured():  # a command that ends: what the parts remark must not mix with its outcome
         configure_logging("warning", settings.log_format)
-    database = Database(settings.sql_url, pool_size=settings.pool_size)
+    database = Database(settings.sql_url, pool_size=settings.pool_size, logs_damage=False)
     try:
         secret = SecretCheck(settings, database)
         secret.given()  # before anything is changed

@@ -306,7 +306,7 @@ def _revision(settings: Settings) -> str | None:
     import migrations
     from service.platform.database import Database
 
-    database = Database(settings.sql_url)
+    database = Database(settings.sql_url, logs_damage=False)
     try:
         return database.query(migrations.revision_of)
     finally:
@@ -318,7 +318,7 @@ def _check_secret(settings: Settings) -> None:
     from service.platform.database import Database
     from service.platform.secret_check import SecretCheck
 
-    database = Database(settings.sql_url)
+    database = Database(settings.sql_url, logs_damage=False)
     try:
         secret = SecretCheck(settings, database)
         if secret.given() is not None:

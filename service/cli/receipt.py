@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from service.audit.tlog.note import VerifierKey
     from service.receipts.verification import Opening, VerifiedReceipt
 
-app = typer.Typer(help="What proves an erasure: fetch it, check it without the service.", no_args_is_help=True)
+app = typer.Typer(help="What proves an erasure: fetch it, check it offline.", no_args_is_help=True)
 
 LogKeys = Annotated[
     list[str],

@@ -40,8 +40,11 @@ log = structlog.get_logger()
 class Database:
     """SQLite (WAL, one writer thread a process) or PostgreSQL (a pool), behind the same five methods."""
 
-    def __init__(self, url: str | URL, *, pool_size: int = 5) -> None:
-        """`url` is a SQLAlchemy URL; `pool_size` is the number of PostgreSQL connections. Connects on first use."""
+    def __init__(self, url: str | URL, *, pool_size: int = 5, logs_damage: bool = True) -> None:
+        """`url` is a SQLAlchemy URL; `pool_size` is the number of PostgreSQL connections. Connects on first use.
+
+        A command that ends tells of damage in its own sentence and needs no line in a log: `logs_damage` False.
+        """
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(self.url, read_only=False) if self.is_sqlite else _pool(self.url, pool_size)
@@ -57,6 +60,7 @@ class Database:
         """What is found against answering from this database at all; `run_read` and `run_write` raise it."""
         self.damage: DatabaseDamaged | None = None
         """What is known to be damaged in it; it answers what it can."""
+        self._logs_damage = logs_damage
         self._damage_told_at: float | None = None
 
     def read(self) -> AbstractContextManager[Connection]:
@@ -111,6 +115,8 @@ class Database:
         self.damage = damage
         metrics.database_damaged.set(1)
         now = time.monotonic()
+        if not self._logs_damage:
+            return
         if self._damage_told_at is None or now - self._damage_told_at >= DAMAGE_TOLD_EVERY_S:
             self._damage_told_at = now
             log.error("database.damaged", detail=damage.detail)

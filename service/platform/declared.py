@@ -6,6 +6,7 @@ Headers are another matter: HTTP has those that nobody knows passed over.
 """
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any, cast, get_args
@@ -47,7 +48,7 @@ class DeclaredOnly:
 
     Only who may call the route learns what is wrong with the call: its guards are asked first.
 
-    Measured: 1 us a request without a query or with one that was seen before, 6 us with a new one.
+    Measured on two busy cores: 5 us a request without a query or with one that was seen before, 37 us with a new one.
     """
 
     def __init__(self, route: Route, further: Iterable[str] = ()) -> None:
@@ -110,8 +111,7 @@ class DeclaredOnly:
         def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             members = dict(pairs)
             if len(members) != len(pairs):
-                names = [name for name, _ in pairs]
-                doubled.extend(name for name in members if names.count(name) > 1)
+                doubled.extend(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
             return members
 
         try:

@@ -110,7 +110,7 @@ def test_import_says_what_became_of_every_row(run: Run, small_folder: Path, smal
 def test_train_and_pretrain_tell_what_they_made(own_home: Path, tmp_path: Path) -> None:
     """A second base does not serve unless that is asked for; an encoder names its base."""
     base, encoder = tmp_path / "base.json", tmp_path / "encoder.json"
-    small = ["--dimension", "8", "--batch-size", "256", "--epochs", "2", "--seed", "3"]
+    small = ["--dimension", "8", "--batch-size", "256", "--epochs", "2", "--seed", "3", "--accept-worse"]
 
     assert main(["--home", str(own_home), "train", *small, "--json", str(base)]) == 0
     assert main(["--home", str(own_home), "pretrain", "--steps", "2", "--base", "2", "--json", str(encoder)]) == 0

@@ -67,7 +67,10 @@ print("torch" in sys.modules)
         (["pretrain"], "There is no trained base yet. Run `expunge train` first."),
         (["train"], "There is too little to learn from."),
         (["keys", "list"], "The database has no schema yet. Run `expunge db upgrade`."),
-        (["keys", "create", "--scope", "everything"], "A scope is one of recommend, erase, audit, officer, admin."),
+        (
+            ["keys", "create", "--scope", "everything"],
+            "A scope is one of recommend, read, write, erase, audit, officer, admin.",
+        ),
         (["erase"], "Nothing is named to erase."),
         (["erase", "u1"], "An interaction needs a user and an item"),
         (["erase", "u1", "i1", "--url", "http://127.0.0.1:1"], "Nothing listens at 127.0.0.1:1."),

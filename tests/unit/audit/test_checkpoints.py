@@ -198,13 +198,30 @@ def test_the_key_is_made_once_and_only_its_owner_reads_it(tmp_path):
     assert first.verifier == again.verifier
     assert (tmp_path / keys.KEY_FILE).stat().st_mode & 0o777 == 0o600
 
-    rotated = keys.rotate_signing_key(settings)
+    rotated, in_home = keys.rotate_signing_key(settings)
 
+    assert in_home
     assert rotated.verifier.name == first.verifier.name
     assert keys.load_signing_key(settings).verifier == rotated.verifier != first.verifier
     (tmp_path / keys.KEY_FILE).write_text("nonsense")
     with pytest.raises(SettingsError, match="no signing key"):
         keys.load_signing_key(settings)
+
+
+def test_hosts_that_share_a_secret_sign_as_one_log(tmp_path):
+    """Without a file: their homes may be read-only. A key of its own takes precedence, and is shown to be set."""
+    hosts = [load_settings(home=tmp_path / name, secret_key="s" * 40) for name in ("a", "b")]
+    first, second = (keys.load_signing_key(host).verifier for host in hosts)
+    rotated, in_home = keys.rotate_signing_key(hosts[0])
+    own = load_settings(home=tmp_path / "a", secret_key="s" * 40, log_key=rotated.secret_text())
+
+    assert first == second
+    assert not in_home
+    assert not list(tmp_path.iterdir())
+    assert keys.load_signing_key(own).verifier == rotated.verifier
+    assert rotated.verifier.name == first.name
+    stranger = load_settings(home=tmp_path, secret_key="t" * 40)
+    assert keys.load_signing_key(stranger).verifier.name != first.name
 
 
 class _WitnessServer(BaseHTTPRequestHandler):

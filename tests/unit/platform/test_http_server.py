@@ -5,17 +5,19 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Annotated
 
 import httpx
 import pytest
-from fastapi import APIRouter
+from fastapi import APIRouter, Body
 from prometheus_client import REGISTRY
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from service.platform.http_server import HEAD_BYTES, HEADERS, BoundedProtocol
 from tests.serving import serving
 from tests.unit.platform.conftest import Serve
+
+POST = b"POST /reads HTTP/1.1\r\nHost: a\r\nContent-Type: application/octet-stream\r\n"
 
 pytestmark = pytest.mark.P10
 
@@ -67,8 +69,8 @@ def url(serve: Serve) -> str:
     router = APIRouter()
 
     @router.post("/reads")
-    async def reads(request: Request) -> PlainTextResponse:
-        return PlainTextResponse(str(len(await request.body())))
+    async def reads(body: Annotated[bytes, Body(media_type="application/octet-stream")]) -> PlainTextResponse:
+        return PlainTextResponse(str(len(body)))
 
     @router.get("/plain")
     async def plain() -> PlainTextResponse:
@@ -98,10 +100,18 @@ def hurried(serve: Serve, url: str) -> Iterator[str]:
         (b"GET /plain HTTP/1.1\r\nHost: a\x00b\r\n\r\n", 400, "bad_request"),
         (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "bad_request"),
         (b"CONNECT other:443 HTTP/1.1\r\nHost: other\r\n\r\n", 400, "bad_request"),
-        (b"POST /reads HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc", 400, "bad_request"),
-        (b"POST /reads HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400, "bad_request"),
         (
-            b"POST /reads HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
+            POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+            400,
+            "bad_request",
+        ),
+        (
+            POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+            400,
+            "bad_request",
+        ),
+        (
+            POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
             400,
             "bad_request",
         ),
@@ -110,7 +120,7 @@ def hurried(serve: Serve, url: str) -> Iterator[str]:
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * HEADERS + b"\r\n", 431, "head_too_large"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: " + b"a" * HEAD_BYTES + b"\r\n\r\n", 431, "head_too_large"),
         (
-            b"POST /reads HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: a\r\n" * (HEADERS + 1),
+            POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: a\r\n" * (HEADERS + 1),
             431,
             "head_too_large",
         ),
@@ -135,7 +145,7 @@ def test_a_head_within_the_bounds_is_served(url: str):
 
 def test_endless_trailers_are_refused_and_a_body_in_small_chunks_is_not(url: str):
     """What frames the pieces of a body may be more than the body."""
-    head = b"POST /reads HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     with connected(url) as connection:
         connection.sendall(head + b"1\r\na\r\n" * 50_000 + b"0\r\nTrailer: kept-by-nobody\r\n\r\n")
         assert everything(connection).endswith(b"50000")
