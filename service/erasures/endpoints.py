@@ -156,7 +156,7 @@ async def preview_erasure(services: ServicesDep, eraser: Eraser, body: ErasureRe
 
     Nothing is stored: no erasure, no suppression, no entry in the log.
     """
-    wanted = service.NewErasure(_subjects(body), body.mode, None, eraser.key_id, eraser.owner)
+    wanted = service.NewErasure(_subjects(body), body.mode, None, eraser.key_id)
     return _json(preview_body(body.mode, wanted.subjects, await service.preview(services, wanted)))
 
 
@@ -280,7 +280,7 @@ async def _accept(request: Request, eraser: Principal, subjects: Subjects, asked
     services = services_of(request)
     mode_from = "#/mode" if request.method == "POST" else "query/mode"
     wanted = service.NewErasure(
-        *(subjects, asked.mode, asked.reason, eraser.key_id, eraser.owner), asked.idempotency_key, mode_from
+        *(subjects, asked.mode, asked.reason, eraser.key_id), asked.idempotency_key, mode_from, eraser.owner
     )
     erasure, replayed = await service.accept(services, wanted, _charge(request, eraser))
     headers = {"Location": path_of(erasure.id)}

@@ -52,11 +52,11 @@ class NewErasure:
     mode: Mode
     reason: str | None
     key_id: str
-    owner: str
-    """Whose it is: the keys of one label are one owner."""
     idempotency_key: str | None = None
     mode_from: str = "#/mode"
     """Where the mode was given, for an error to point at."""
+    owner: str | None = None
+    """Whose it is: the keys of one label are one owner. None: of this key alone."""
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def _order(services: Services, request: NewErasure, started: float) -> _Prepared
         "attempts": 0,
         "stages": {"accepted": {"at": rfc3339(received_at), "seconds": round(seconds, 6)}},
         "key_id": request.key_id,
-        "owner": request.owner,
+        "owner": request.owner or request.key_id,
     }
     counts = {"interactions": len(subjects.interactions), "items": len(subjects.items), "users": len(subjects.users)}
     entry = {"commitment": commitment, "mode": row["mode"], "requested": len(subjects), "targets": counts}
@@ -276,7 +276,7 @@ def _idempotency(request: NewErasure, row: Mapping[str, Any], targets: list[Targ
     if request.idempotency_key is None:
         return None
     return {
-        "key_id": request.owner,
+        "key_id": request.owner or request.key_id,
         "key_sha256": hashlib.sha256(request.idempotency_key.encode()).digest(),
         "body_sha256": fingerprint(targets, request.mode, request.reason),
         "erasure_id": row["id"],

@@ -106,7 +106,7 @@ class Domains:
         reason: str | None = None,
     ) -> Erasure:
         """Ask for an erasure."""
-        request = erasures.NewErasure(Subjects.of(pairs, users, items), mode, reason, key_id, key_id, idempotency_key)
+        request = erasures.NewErasure(Subjects.of(pairs, users, items), mode, reason, key_id, idempotency_key)
         return asyncio.run(erasures.accept(self.services, request)).erasure
 
     def cancel(self, erasure_id: str) -> Erasure:
