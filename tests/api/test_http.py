@@ -217,7 +217,8 @@ def test_allow_names_every_method_of_an_address(api: Api) -> None:
         by_path.setdefault(concrete(path), set()).add(method)
     for path, methods in by_path.items():
         expected = methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
-        refused = api.client.request("PATCH" if "PATCH" not in methods else "PUT", path)
+        # An address below a template with a PATCH of its own, such as a preview, is taken for one of those.
+        refused = api.client.request("PUT" if path.startswith("/v1/erasures") else "PATCH", path)
         asked = httpx.options(api.url + path, timeout=20)
         assert refused.status_code == 405, path
         assert asked.status_code == 204, path
