@@ -177,5 +177,7 @@ def _example(api: Api, operation: dict[str, Any]) -> dict[str, Any] | None:
         "NewInteractions": as_body([("u1", "a")]),
         "RecommendMany": {"users": ["u1"]},
         "Promotion": {"version": 1},
+        "ErasureChange": {"legal_hold": True},
+        "ErasureSearch": {"user_id": "u1"},
     }
     return bodies[name]
