@@ -112,7 +112,7 @@ class Home:
         """Accept an erasure as the API does; returns its id."""
         named = [(user(u), item(i)) for u, i in pairs]
         subjects = Subjects.of(named, [user(u) for u in users], [item(i) for i in items])
-        request = erasures.NewErasure(subjects, Mode(mode), None, "key", "key")
+        request = erasures.NewErasure(subjects, Mode(mode), None, "key")
         return asyncio.run(erasures.accept(self.services, request)).erasure.id
 
     def cancel(self, erasure_id: str) -> None:

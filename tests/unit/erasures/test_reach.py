@@ -20,7 +20,7 @@ PAIRS = (("u1", "a"), ("u1", "b"), ("u2", "a"), ("u3", "c"))
 def reach(domains: Domains, *pairs: Pair, mode: Mode = Mode.FORGET, **whole: Any) -> Reach:
     """The preview of an erasure of these targets."""
     subjects = Subjects.of(pairs, whole.get("users", ()), whole.get("items", ()))
-    return asyncio.run(service.preview(domains.services, service.NewErasure(subjects, mode, None, KEY_ID, KEY_ID)))
+    return asyncio.run(service.preview(domains.services, service.NewErasure(subjects, mode, None, KEY_ID)))
 
 
 @pytest.mark.parametrize(
