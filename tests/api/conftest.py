@@ -1,12 +1,12 @@
 """A whole API over real HTTP, with an admin's key in hand."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
 import pytest
 
-import migrations
 from service.app import create_app
 from service.platform.auth import Scope, create_key
 from service.platform.clock import SystemClock
@@ -30,13 +30,28 @@ class Api:
         return {"Authorization": f"Bearer {made.token}"}
 
 
+@contextmanager
+def running(settings: Settings, database: Database) -> Iterator[Api]:
+    """The API with these settings, over a database that is migrated."""
+    with serving(create_app(settings)) as url, httpx.Client(base_url=url, timeout=20) as client:
+        api = Api(url, client, database, settings)
+        client.headers.update(api.key(Scope.ADMIN))
+        yield api
+
+
 @pytest.fixture
 def api(settings: Settings, redis_url: str, open_database: Callable[[str], Database]) -> Iterator[Api]:
     """The API of a fresh home, on SQLite and a real server."""
     given = settings.model_copy(update={"redis_url": redis_url, "stream": f"api:{settings.home.name}"})
-    migrations.upgrade(given.sql_url)
-    database = open_database(given.sql_url)
-    with serving(create_app(given)) as url, httpx.Client(base_url=url, timeout=20) as client:
-        api = Api(url, client, database, given)
-        client.headers.update(api.key(Scope.ADMIN))
+    with running(given, open_database(given.sql_url)) as api:
+        yield api
+
+
+@pytest.fixture
+def both(
+    settings: Settings, redis_url: str, database_url: str, open_database: Callable[[str], Database]
+) -> Iterator[Api]:
+    """The API on SQLite and on PostgreSQL."""
+    update = {"redis_url": redis_url, "stream": f"api:{settings.home.name}", "database_url": database_url}
+    with running(settings.model_copy(update=update), open_database(database_url)) as api:
         yield api

@@ -1,6 +1,5 @@
 """Deadlines, decisions, legal holds and the search of a subject over HTTP, on both databases."""
 
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,36 +7,16 @@ import httpx
 import pytest
 from sqlalchemy import update
 
-import migrations
-from service.app import create_app
 from service.audit.tlog.note import VerifierKey
 from service.erasures.decisions import months_after
 from service.platform import tables
 from service.platform.auth import Scope
 from service.platform.clock import rfc3339
-from service.platform.database import Database
 from service.receipts.document import Receipt
 from service.receipts.verification import verify
-from service.settings import Settings
 from tests.api.conftest import Api
-from tests.serving import serving
 
 REFUSAL = {"decision": {"outcome": "refused", "ground": "17(3)(e)"}}
-
-
-@pytest.fixture
-def both(
-    settings: Settings, redis_url: str, database_url: str, open_database: Callable[[str], Database]
-) -> Iterator[Api]:
-    """The API on SQLite and on PostgreSQL."""
-    given = {"redis_url": redis_url, "stream": f"api:{settings.home.name}", "database_url": database_url}
-    chosen = settings.model_copy(update=given)
-    migrations.upgrade(database_url)
-    database = open_database(database_url)
-    with serving(create_app(chosen)) as url, httpx.Client(base_url=url, timeout=20) as client:
-        api = Api(url, client, database, chosen)
-        client.headers.update(api.key(Scope.ADMIN))
-        yield api
 
 
 def accepted(api: Api, user: str = "canary", **headers: str) -> str:

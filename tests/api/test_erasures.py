@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -10,34 +9,15 @@ import httpx
 import pytest
 from sqlalchemy import insert, select, update
 
-import migrations
-from service.app import create_app
 from service.erasures.schemas import ErasureAccepted, ErasurePage, ErasurePreview, ErasureReached, ErasureState
 from service.platform import tables
 from service.platform.auth import Scope
 from service.platform.clock import SystemClock
 from service.platform.database import Database
-from service.settings import Settings
 from service.worker.repository import queue
 from tests.api.conftest import Api
-from tests.serving import serving
 
 GATE = {"passed": True, "figures": {"auc_heldout": 0.502}, "reasons": []}
-
-
-@pytest.fixture
-def both(
-    settings: Settings, redis_url: str, database_url: str, open_database: Callable[[str], Database]
-) -> Iterator[Api]:
-    """The API on SQLite and on PostgreSQL."""
-    update = {"redis_url": redis_url, "stream": f"api:{settings.home.name}", "database_url": database_url}
-    given = settings.model_copy(update=update)
-    migrations.upgrade(database_url)
-    database = open_database(database_url)
-    with serving(create_app(given)) as url, httpx.Client(base_url=url, timeout=20) as client:
-        api = Api(url, client, database, given)
-        client.headers.update(api.key(Scope.ADMIN))
-        yield api
 
 
 def forget(database: Database, erasure_id: str) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -10,13 +9,11 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-import migrations
 from service.app import create_app
 from service.platform import tables
 from service.platform.auth import Scope
 from service.platform.conditional import none_match, strong_tags
-from service.platform.database import Database
-from service.settings import Settings, SettingsError, load_settings
+from service.settings import SettingsError, load_settings
 from tests.api.conftest import Api
 from tests.api.test_application import OPEN, calls, concrete
 from tests.api.test_erasures import forget
@@ -44,21 +41,6 @@ HOSTILE = (
     "%2F",
 )
 ERASURE = "0190b3c6-7c5e-7c1f-9d0a-000000000000"
-
-
-@pytest.fixture
-def both(
-    settings: Settings, redis_url: str, database_url: str, open_database: Callable[[str], Database]
-) -> Iterator[Api]:
-    """The API on SQLite and on PostgreSQL."""
-    update = {"redis_url": redis_url, "stream": f"api:{settings.home.name}", "database_url": database_url}
-    given = settings.model_copy(update=update)
-    migrations.upgrade(database_url)
-    database = open_database(database_url)
-    with serving(create_app(given)) as url, httpx.Client(base_url=url, timeout=20) as client:
-        api = Api(url, client, database, given)
-        client.headers.update(api.key(Scope.ADMIN))
-        yield api
 
 
 def raw_paths(path: str, value: str) -> str:
