@@ -1,12 +1,11 @@
 """A route takes what it declares and nothing else: one rule for every route of an application.
 
 A misspelt `?mod=dislike` or `?dry_run=true`, a filter that does not exist, a body beside a DELETE, a list sent twice:
-passed over, each makes a call do more than was meant. So what a route does not know is refused, before it acts.
+passed over, each makes a call do more than was meant. So what a route does not know is refused, before it acts. What a
+body holds, its model and `json_body` judge.
 Headers are another matter: HTTP has those that nobody knows passed over.
 """
 
-import json
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any, cast, get_args
@@ -15,10 +14,9 @@ from urllib.parse import parse_qsl
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.platform.middleware import announced_bytes
 from service.platform.problem import BadRequest, FieldError, InvalidRequest
@@ -55,24 +53,15 @@ class DeclaredOnly:
         self.app: ASGIApp = route.app
         self._repeatable = dict(_query_of(route)) | dict.fromkeys(further, False)
         self._guards = [*_guards_of(route)]
-        body = getattr(route, "body_field", None)
-        self._takes_body = body is not None
-        self._members = frozenset(_members_of(body.field_info.annotation)) if body is not None else frozenset()
+        self._takes_body = getattr(route, "body_field", None) is not None
         self._well = set[bytes]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         query: bytes = scope["query_string"]
         errors = self._errors(query) if query and query not in self._well else []
-        if announced_bytes(scope):
-            if errors or self._takes_body:
-                await self._authorise(scope)
-            if self._takes_body and not errors:
-                messages = await _read(receive)
-                errors = self._doubled(b"".join(message.get("body", b"") for message in messages))
-                receive = _replay(messages, receive)
-            elif not self._takes_body and not errors and await _read_any(receive):
-                errors = [FieldError("#", "This call takes no body.")]
+        if not self._takes_body and not errors and announced_bytes(scope) and await _read_any(receive):
+            errors = [FieldError("#", "This call takes no body.")]
         if errors:
             await self._authorise(scope)
             msg = "Something in it is not known here, or given twice; nothing was done."
@@ -103,25 +92,6 @@ class DeclaredOnly:
         close = get_close_matches(name, self._repeatable, 1)
         meant = f"`{close[0]}` may be meant, " if close else ""
         return f"{meant}there are {', '.join(f'`{known}`' for known in sorted(self._repeatable))}"
-
-    def _doubled(self, body: bytes) -> list[FieldError]:
-        """What is wrong with a body that has a member twice: readers keep the last and drop the others unseen."""
-        doubled = list[str]()
-
-        def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            members = dict(pairs)
-            if len(members) != len(pairs):
-                doubled.extend(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
-            return members
-
-        try:
-            json.loads(body, object_pairs_hook=note)
-        except (ValueError, RecursionError):
-            return []  # the route says what is wrong with its JSON
-        return [
-            FieldError(f"#/{name}" if name in self._members else "#", "A member stands twice in one object.")
-            for name in dict.fromkeys(doubled)
-        ]
 
 
 def _names(query: bytes) -> list[str]:
@@ -163,24 +133,6 @@ def _origins(annotation: Any) -> list[Any]:
     return [getattr(each, "__origin__", None) for each in (annotation, *get_args(annotation))]
 
 
-def _members_of(annotation: Any) -> Iterator[str]:
-    """Every member that a body of this type may have, at any depth."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        for name, field in annotation.model_fields.items():
-            yield field.alias or name
-            yield from _members_of(field.annotation)
-    for each in get_args(annotation):
-        yield from _members_of(each)
-
-
-async def _read(receive: Receive) -> list[Message]:
-    """Every message of a body, also the one that says that the caller is gone."""
-    messages = [await receive()]
-    while messages[-1]["type"] == "http.request" and messages[-1].get("more_body", False):
-        messages.append(await receive())
-    return messages
-
-
 async def _read_any(receive: Receive) -> bool:
     """Whether there is anything in a body that was announced; what follows its first bytes is left alone."""
     while True:
@@ -189,12 +141,3 @@ async def _read_any(receive: Receive) -> bool:
             return True
         if message["type"] != "http.request" or not message.get("more_body", False):
             return False
-
-
-def _replay(messages: list[Message], receive: Receive) -> Receive:
-    left = iter(messages)
-
-    async def again() -> Message:
-        return next(left, None) or await receive()
-
-    return again

@@ -2,18 +2,35 @@
 
 import json
 import math
+from collections import Counter
+from collections.abc import Collection
 from typing import Any, NoReturn
 
-from service.platform.problem import BadRequest, FieldError
+from service.platform.problem import BadRequest, FieldError, InvalidRequest
 
 DIGITS_MAX = 300  # what a float holds; Python would take seconds over millions of them
 
 
-def parse_json(body: bytes) -> Any:
-    """The value of a JSON text in UTF-8; raises BadRequest with line and column.
+def parse_json(body: bytes, members: Collection[str] = ()) -> Any:
+    """The value of a JSON text in UTF-8.
 
-    Refused as well: NaN and Infinity, numbers beyond what a float holds, and nesting too deep to be read.
+    Args:
+        body: the text.
+        members: names that may be told; others are the caller's, and may be anything.
+
+    Raises:
+        BadRequest: it is not well-formed, with line and column; it holds NaN or Infinity, a number beyond what a float
+            holds, or is nested too deeply to be read.
+        InvalidRequest: a member stands twice in one object: readers keep the last and drop the others unseen.
     """
+    doubled = set[str]()
+
+    def closed(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            doubled.update(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+        return value
+
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -21,11 +38,17 @@ def parse_json(body: bytes) -> Any:
         column = error.start - before.rfind(b"\n")
         raise _refusal("Not UTF-8", before.count(b"\n") + 1, column) from None
     try:
-        return json.loads(text, parse_constant=_constant, parse_int=_integer, parse_float=_float)
+        value = json.loads(
+            text, object_pairs_hook=closed, parse_constant=_constant, parse_int=_integer, parse_float=_float
+        )
     except json.JSONDecodeError as error:
         raise _refusal("Not well-formed JSON", error.lineno, error.colno) from None
     except RecursionError:
         raise _bad("Nested too deeply.") from None
+    if doubled:
+        pointers = sorted({f"#/{name}" if name in members else "#" for name in doubled})
+        raise InvalidRequest(errors=[FieldError(each, "A member stands twice in one object.") for each in pointers])
+    return value
 
 
 def _refusal(what: str, line: int, column: int) -> BadRequest:

@@ -1,11 +1,12 @@
 """Routes that check the key before they read anything, and one for the hot path without the framework's work."""
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from email.message import Message
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -29,22 +30,37 @@ class GuardedRoute(APIRoute):
         """Return what answers a request."""
         serve = super().get_route_handler()
         guards = [cast(Guard, one.call) for one in self.dependant.dependencies if isinstance(one.call, SecurityBase)]
-        takes_body = self.body_field is not None
+        body = self.body_field
+        members = frozenset[str]() if body is None else frozenset(_members_of(body.field_info.annotation))
 
         async def answer(request: Request) -> Response:
             for guard in guards:
                 await guard(request)
-            if not takes_body:
+            if body is None:
                 return await serve(request)
             _check_media_type(request)
-            return await serve(_JsonRequest(request.scope, request.receive))
+            return await serve(_JsonRequest(request, members))
 
         return answer
 
 
 class _JsonRequest(Request):
+    def __init__(self, request: Request, members: frozenset[str]) -> None:
+        super().__init__(request.scope, request.receive)
+        self._members = members
+
     async def json(self) -> Any:
-        return parse_json(await self.body())
+        return parse_json(await self.body(), self._members)
+
+
+def _members_of(annotation: Any) -> Iterator[str]:
+    """Every member that a body of this type may have, at any depth."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for name, field in annotation.model_fields.items():
+            yield field.alias or name
+            yield from _members_of(field.annotation)
+    for each in get_args(annotation):
+        yield from _members_of(each)
 
 
 def _check_media_type(request: Request) -> None:
