@@ -20,6 +20,7 @@ from typing import TextIO
 
 from service.cli.failures import Refusal
 from service.cli.targets import TARGETS_MAX, RequestedTargets, id_check
+from service.platform.ids import trim_id
 
 USER, ITEM = "user_id", "item_id"
 HEADER = f"{USER},{ITEM}"
@@ -132,14 +133,20 @@ def _separator(column: str) -> str | None:
 def _field(name: str, number: int, value: str, strip: bool, fault_of: Callable[[str], str | None]) -> str:
     if not value:
         return value
-    bare = value.strip()
+    bare = trim_id(value)
     if not bare:
         # Neither empty nor an id that anybody would have: also with `strip` it never comes to mean everything.
-        raise _refusal(name, number, "has a field of white space alone; leave it empty, or fill it in")
+        raise _refusal(
+            name,
+            number,
+            "has a field of white space alone, seen or unseen; leave it empty, or fill it in",
+        )
     if strip:
         value = bare
     elif bare != value:
-        raise _refusal(name, number, "has white space around an id; take it away, or say --strip")
+        raise _refusal(
+            name, number, "has white space, seen or unseen, around an id; take it away, or say --strip"
+        )
     if (fault := fault_of(value)) is not None:
         raise _refusal(name, number, f"holds what is no id: {fault.rstrip('.')}")
     return value

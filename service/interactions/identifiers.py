@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from service.interactions.columns import encode
 from service.interactions.refusals import DataProblem, refused_id, shown
-from service.platform.ids import check_id
+from service.platform.ids import INVISIBLE, check_id, trim_id
 
 Place = Callable[[int], str]
 """From a row (from 0) to where it stands, `train.csv, line 7`; may be slow, it is asked for messages only."""
@@ -24,11 +24,8 @@ Place = Callable[[int], str]
 INTEGER = r"^-?(0|[1-9][0-9]*)$"
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
-_INVISIBLE = "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
-_MARGIN = "".join(chr(code) for code in range(0x3001) if chr(code).isspace()) + _INVISIBLE
-_MARGINS = frozenset(_MARGIN)
 # A zero-width joiner makes one emoji of several: it can be seen.
-_UNSEEN = re.compile(f"[{_INVISIBLE}]".replace("\u200d", ""))
+_UNSEEN = re.compile(f"[{INVISIBLE}]".replace("\u200d", ""))
 _NUMBER = re.compile(NUMBER)
 _EXACT = Context(prec=600, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 _DIGITS_MAX = 600
@@ -86,22 +83,17 @@ def look_alikes(columns: Sequence[IdColumn]) -> list[str]:
     return [text for name in dict.fromkeys(column.name for column in columns) if (text := _alike(name, columns))]
 
 
-def trimmed(id: str) -> str:
-    """An id without white space and invisible characters around it."""
-    return id.strip(_MARGIN)
-
-
 def _problem(id: str, strip: bool | None) -> str:
     try:
         check_id(id)
     except PydanticCustomError:
         return "id"
-    return "margin" if strip is None and (id[0] in _MARGINS or id[-1] in _MARGINS) else ""
+    return "margin" if strip is None and trim_id(id) != id else ""
 
 
 def _stripped(encoded: pa.DictionaryArray) -> pa.DictionaryArray:
     # Two ids may become one, so the dictionary is made anew.
-    again = pa.array([trimmed(id) for id in encoded.dictionary.to_pylist()], pa.string()).dictionary_encode()
+    again = pa.array([trim_id(id) for id in encoded.dictionary.to_pylist()], pa.string()).dictionary_encode()
     return pa.DictionaryArray.from_arrays(again.indices.take(encoded.indices), again.dictionary)
 
 

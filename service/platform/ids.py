@@ -16,6 +16,11 @@ SLASH = "\ufdd0"
 _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff" + SLASH + "]")
 
 
+# What cannot be seen and stands around an id by mistake, besides what Python takes for white space.
+INVISIBLE = "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+_MARGIN = "".join(chr(code) for code in range(0x3001) if chr(code).isspace()) + INVISIBLE
+
+
 def uuid7(unix_ns: int | None = None) -> str:
     """A new UUIDv7 in canonical text: 36 characters that sort by time (RFC 9562), to a quarter of a microsecond.
 
@@ -38,6 +43,11 @@ def check_id(value: str, limit: int = MAX_ID_LENGTH) -> str:
     if _FORBIDDEN.search(value):
         raise PydanticCustomError("id_characters", "An id holds no control characters.")
     return value
+
+
+def trim_id(value: str) -> str:
+    """An id without white space and characters that cannot be seen around it."""
+    return value.strip(_MARGIN)
 
 
 def restore_slashes(value: Any) -> Any:

@@ -56,14 +56,15 @@ def test_a_file_may_come_on_standard_input(monkeypatch: pytest.MonkeyPatch) -> N
     assert not given.buffer.closed
 
 
-def test_white_space_is_taken_off_only_when_asked(file: Path) -> None:
-    """And never leaves an empty field behind."""
-    file.write_text("user_id,item_id\nu1 , i1\n")
+@pytest.mark.parametrize(("before", "after"), [("", " "), ("\u00a0", ""), ("\u200b", "\u2060"), ("\u3000", "\ufeff")])
+def test_white_space_is_taken_off_only_when_asked(file: Path, before: str, after: str) -> None:
+    """Also what cannot be seen; and it never leaves an empty field behind."""
+    file.write_text(f"user_id,item_id\n{before}u1{after}, i1\n")
 
     assert named(read_target_file(file, strip=True)) == ([("u1", "i1")], [], [])
-    with pytest.raises(Refusal, match=r"line 2 has white space around an id.*--strip"):
+    with pytest.raises(Refusal, match=r"line 2 has white space, seen or unseen, around an id.*--strip"):
         read_target_file(file)
-    file.write_text("user_id,item_id\nu1, \n")
+    file.write_text(f"user_id,item_id\nu1,{before}{after}\n")
     with pytest.raises(Refusal, match="line 2 has a field of white space alone"):
         read_target_file(file, strip=True)
 
