@@ -80,6 +80,7 @@ class CheckpointPublisher:
         Raises:
             LogDamaged: it would not continue what was signed before.
         """
+        await self._record_key()
         size, signed = await self._database.run_read(_sizes)
         if signed is None or signed[0] < size:
             await self._sign(size)
@@ -91,14 +92,22 @@ class CheckpointPublisher:
         return LogCheckpoint.parse(SignedNote.parse(signed[1]).text), signed[1]
 
     async def covering(self, size: int) -> tuple[LogCheckpoint, str]:
-        """The smallest signed head with at least `size` entries, so that the same question gets the same answer."""
-        found = await self._database.run_read(lambda connection: repository.checkpoint_of(connection, size))
+        """The smallest head with at least `size` entries that the present key signed: the same answer each time."""
+        await self._record_key()
+        found = await self._database.run_read(lambda connection: self._signed_now(connection, size))
         if found is None:
             return await self.latest()
-        return LogCheckpoint.parse(SignedNote.parse(found[1]).text), found[1]
+        return LogCheckpoint.parse(found.text), str(found)
+
+    def _signed_now(self, connection: Connection, size: int) -> SignedNote | None:
+        key = self._key.verifier
+        since = next((row.since for row in repository.keys(connection) if row.vkey == str(key)), None)
+        found = repository.checkpoint_of(connection, size, since)
+        note = None if found is None else SignedNote.parse(found[1])
+        own = note is not None and any((each.name, each.key_id) == (key.name, key.key_id) for each in note.signatures)
+        return note if own else None
 
     async def _sign(self, size: int) -> None:
-        await self._record_key()
         while await self._database.run_write(lambda connection: store_nodes(connection, size)):
             pass
         checkpoint = await self._database.run_read(lambda connection: self._head(connection, size))

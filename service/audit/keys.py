@@ -9,8 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from service.audit import repository
+from service.audit import repository, service
 from service.audit.repository import KeyRow
+from service.audit.service import AuditEvent
 from service.audit.tlog.note import SigningKey, VerifierKey
 from service.platform.identity import Identity, load_identity
 from service.settings import Settings, SettingsError
@@ -55,9 +56,18 @@ def rotate_signing_key(settings: Settings) -> tuple[SigningKey, bool]:
 
 
 def put_on_record(connection: Connection, key: VerifierKey, at: datetime) -> None:
-    """Publish a key as the one that signs now; the one before stays published, with its end."""
-    if not any(row.vkey == str(key) and row.until is None for row in repository.keys(connection)):
-        repository.use_key(connection, str(key), at)
+    """Publish a key as the one that signs now; the one before stays published, with its end.
+
+    A change is an entry of the log. So there is a head that the new key signs, and what was proven before can be proven
+    again with the new key alone.
+    """
+    known = repository.keys(connection)
+    if any(row.vkey == str(key) and row.until is None for row in known):
+        return
+    if known:
+        first = service.reserve(connection)
+        service.write(connection, first, [AuditEvent("audit.key_changed", {"vkey": str(key)})], at)
+    repository.use_key(connection, str(key), at)
 
 
 def verifier_keys(rows: list[KeyRow]) -> list[VerifierKey]:

@@ -130,9 +130,11 @@ def latest_checkpoint(connection: Connection) -> tuple[int, str] | None:
     return _checkpoint(connection, select(*_CHECKPOINT).order_by(audit_checkpoints.c.size.desc()))
 
 
-def checkpoint_of(connection: Connection, size: int) -> tuple[int, str] | None:
-    """(size, signed note) of the smallest signed head with at least `size` entries."""
+def checkpoint_of(connection: Connection, size: int, since: datetime | None = None) -> tuple[int, str] | None:
+    """(size, signed note) of the smallest head with at least `size` entries that was signed, at `since` or later."""
     wanted = select(*_CHECKPOINT).where(audit_checkpoints.c.size >= size)
+    if since is not None:
+        wanted = wanted.where(audit_checkpoints.c.signed_at >= since)
     return _checkpoint(connection, wanted.order_by(audit_checkpoints.c.size))
 
 

@@ -144,9 +144,7 @@ def _field(name: str, number: int, value: str, strip: bool, fault_of: Callable[[
     if strip:
         value = bare
     elif bare != value:
-        raise _refusal(
-            name, number, "has white space, seen or unseen, around an id; take it away, or say --strip"
-        )
+        raise _refusal(name, number, "has white space, seen or unseen, around an id; take it away, or say --strip")
     if (fault := fault_of(value)) is not None:
         raise _refusal(name, number, f"holds what is no id: {fault.rstrip('.')}")
     return value

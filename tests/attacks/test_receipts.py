@@ -260,6 +260,23 @@ def test_made_again_it_has_the_same_bytes(service: LogService) -> None:
     assert service.receipt(issued.erasure_id) == issued.receipt
 
 
+def test_after_a_change_of_the_key_the_new_one_alone_is_enough(service: LogService, stand_alone: ModuleType) -> None:
+    """Also for what was erased before: the change is an entry of the log, so there is a head that the new key signs."""
+    issued = service.issued("ana")
+    service.domains.clock.step(60)
+    renewed = LogService(service.domains, SigningKey(KEY.verifier.name, b"n" * 32))
+
+    again = renewed.receipt(issued.erasure_id)
+
+    verify(issued.receipt, [KEY.verifier])
+    verify(again, [renewed.key.verifier])
+    stand_alone.verify(json.loads(again.json()), str(renewed.key.verifier))
+    for number in range(5):
+        service.domains.accept(users=(f"later-{number}",))
+    assert renewed.receipt(issued.erasure_id) == again
+    assert "audit.key_changed" in [entry["event"] for entry in service.domains.log()]
+
+
 @pytest.mark.P8
 def test_it_names_nobody(service: LogService) -> None:
     """Neither an id nor a digest of one."""
