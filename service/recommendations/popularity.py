@@ -62,8 +62,7 @@ class ItemPopularity:
         users, items = users[held], items[held]
         edges = self._edges(model)
         if edges is not None:
-            learnt = [_holds(edges, user, item) for user, item in zip(users.tolist(), items.tolist(), strict=True)]
-            items = items[np.array(learnt, np.bool_)]
+            items = items[_holds(edges, users.astype(np.int32), items.astype(np.int32))]
         taken = np.bincount(items, minlength=len(model.item_keys))
         left: Scores = np.maximum(model.popularity - taken, 0).astype(np.float32)
         return left
@@ -80,7 +79,19 @@ class ItemPopularity:
         return self._learnt[1]
 
 
-def _holds(edges: NDArray[np.int32], user: int, item: int) -> bool:
-    first, end = np.searchsorted(edges[0], (user, user + 1))
-    place = first + np.searchsorted(edges[1, first:end], item)
-    return bool(place < end and edges[1, place] == item)
+def _holds(edges: NDArray[np.int32], users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which of the pairs stand in (2, m) sorted edges: a binary search for all at once, in each user's own part.
+
+    Of the edges only what is looked at is read, and nothing is copied: they are a map of a file.
+    """
+    if not edges.shape[1]:
+        return np.zeros(len(users), np.bool_)
+    last = edges.shape[1] - 1
+    low, end = np.searchsorted(edges[0], users, "left"), np.searchsorted(edges[0], users, "right")
+    high = end
+    while (left := low < high).any():
+        middle = (low + high) // 2
+        below = edges[1, np.minimum(middle, last)] < items
+        low, high = np.where(left & below, middle + 1, low), np.where(left & ~below, middle, high)
+    found: NDArray[np.bool_] = (low < end) & (edges[1, np.minimum(low, last)] == items)
+    return found
