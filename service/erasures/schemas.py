@@ -65,6 +65,7 @@ class Links(BaseModel):
     """Where to go from here."""
 
     self: str = Field(examples=[f"/v1/erasures/{_ID}"])
+    receipt: str = Field(examples=[f"/v1/erasures/{_ID}/receipt"], description="What proves it, final or not.")
     audit: str = Field(examples=[f"/v1/audit/entries?erasure_id={_ID}"])
 
 

@@ -82,7 +82,11 @@ def _summary(erasure: Erasure) -> dict[str, Any]:
         "requested": erasure.requested,
         "matched": erasure.matched,
         "commitment": erasure.commitment,
-        "links": {"self": path, "audit": f"/v1/audit/entries?erasure_id={erasure.id}"},
+        "links": {
+            "self": path,
+            "receipt": f"{path}/receipt",
+            "audit": f"/v1/audit/entries?erasure_id={erasure.id}",
+        },
     }
 
 

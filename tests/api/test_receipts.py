@@ -29,7 +29,9 @@ def accepted(api: Api) -> str:
     """The path of an erasure."""
     for number in range(5):
         api.client.delete(f"/v1/users/u{number}").raise_for_status()
-    return str(api.client.delete("/v1/users/canary").headers["Location"])
+    document = api.client.delete("/v1/users/canary").json()
+    assert document["links"]["receipt"] == f"{document['links']['self']}/receipt"
+    return str(document["links"]["self"])
 
 
 @pytest.mark.P7
