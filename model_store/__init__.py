@@ -1,5 +1,6 @@
 """Versioned embeddings: manifests, atomic publish, checksums, aliases, purge."""
 
+from model_store.erasure_ledger import ErasureLedger, LedgerRecord
 from model_store.errors import (
     ChecksumMismatch,
     Damaged,
@@ -42,11 +43,13 @@ __all__ = [
     "ChecksumMismatch",
     "Collection",
     "Damaged",
+    "ErasureLedger",
     "FileFacts",
     "HeaderDamaged",
     "InUse",
     "InvalidName",
     "Kind",
+    "LedgerRecord",
     "Manifest",
     "ManifestDamaged",
     "ManifestFacts",

@@ -57,6 +57,19 @@ def read_map(name: str, folder_fd: int, what: str) -> memoryview:
         os.close(descriptor)
 
 
+def read_from(name: str, folder_fd: int, what: str, start: int) -> bytes:
+    """Return a copy of a plain file's bytes from `start` on; raises Missing, NotAPlainFile."""
+    descriptor = _open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, folder_fd, what)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise NotAPlainFile(what, "is not a plain file")
+        with open(descriptor, "rb", closefd=False) as file:
+            file.seek(start)
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
 def write_new(path: Path, data: bytes) -> None:
     """Write a file that must not exist yet and force its bytes to the disk."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)

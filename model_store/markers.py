@@ -29,12 +29,14 @@ _LOCK = ".markers.lock"
 @dataclass(frozen=True, order=True)
 class Watermark:
     """How far a database had come: the size of its audit log and the hash of the last entry, its highest version number
-    and the epoch of its lease. `leaf` is hex, empty where the log was."""
+    and the epoch of its lease. `leaf` is hex, empty where the log was. `erasure`: the hash of the last entry by then
+    that the ledger must know, empty where there was none."""
 
     entries: int
     version: int
     epoch: int
     leaf: str
+    erasure: str = ""
 
 
 class StoreMarkers:
@@ -85,8 +87,10 @@ class StoreMarkers:
     def _parse(self, data: bytes) -> Watermark:
         try:
             page = json.loads(data)
-            mark = Watermark(**{field.name: page[field.name] for field in fields(Watermark)})
-            sound = hmac.compare_digest(str(page["checksum"]), self._checksum(asdict(mark)))
+            known = [field.name for field in fields(Watermark) if field.name in page]  # one of 0.1.0 has no `erasure`
+            facts = {name: page[name] for name in known}
+            mark = Watermark(**facts)
+            sound = hmac.compare_digest(str(page["checksum"]), self._checksum(facts))
         except (ValueError, KeyError, TypeError) as cause:
             raise Damaged(WATERMARK, "is not one") from cause
         if not sound:

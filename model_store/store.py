@@ -4,6 +4,7 @@
     <root>/encoders/000003/{manifest.json, encoder.safetensors}
     <root>/aliases/{live,previous}
     <root>/{key.check,watermark.json}      what ties it to its database: see `model_store.markers`
+    <root>/ledger/                         the erasures that the database accepted: see `model_store.erasure_ledger`
 
 A version is written in a folder aside (`.tmp-...`), forced to the disk, and renamed into place: a reader sees all of
 it or nothing, whenever the power goes.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import get_args
 
 from model_store import files as fs
+from model_store.erasure_ledger import ErasureLedger
 from model_store.errors import (
     ChecksumMismatch,
     Damaged,
@@ -65,6 +67,7 @@ class ModelStore:
         self.root = root
         self._key = key
         self.markers = StoreMarkers(root, key)
+        self.ledger = ErasureLedger(root, key)
 
     def publish(
         self,

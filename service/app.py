@@ -16,7 +16,9 @@ from service.audit.keys import load_signing_key
 from service.audit.witnesses import Witness, Witnesses
 from service.data_map import endpoints as data_map
 from service.erasures import endpoints as erasures
+from service.erasures.ledger_keeping import LedgerKeeper
 from service.erasures.relay import OutboxRelay
+from service.erasures.replay import LedgerReplay
 from service.interactions import endpoints as interactions
 from service.models import endpoints as models
 from service.platform import faults
@@ -100,9 +102,19 @@ async def running_services(settings: Settings) -> AsyncIterator[Services]:
         secret, clock = SecretCheck(settings, database), SystemClock()
         identity = await asyncio.to_thread(secret.unlock_or_defer)
         store = ModelStore(settings.store_root, key=identity.derive("manifest"))
-        integrity = Integrity(database, store, secret, pages_every_s=settings.integrity_seconds)
+        ledger = LedgerKeeper(database, store, verify_every_s=settings.integrity_seconds)
+        integrity = Integrity(
+            database,
+            store,
+            secret,
+            pages_every_s=settings.integrity_seconds,
+            ledger=ledger,
+            replay=LedgerReplay(database, store, clock),
+        )
         await asyncio.to_thread(integrity.start)
         stack.callback(integrity.stop)
+        ledger.start()
+        stack.callback(ledger.stop)
         live = LiveRanker(database, store)
         relay = OutboxRelay(database, stream, clock=clock, interval_s=settings.sweep_seconds)
         services = Services(settings, database, identity, store, stream, clock, live, relay, integrity=integrity)

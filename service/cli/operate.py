@@ -198,10 +198,13 @@ def trust(
 ) -> None:
     """Take the database as it stands for the truth, though the model store has seen a newer one of it.
 
-    What was accepted and settled since then is lost, and what was erased since is back: send those erasures again first
-    of all. Prefer restoring a newer backup.
+    The last resort: `expunge serve` cleans such a database by itself where the ledger of erasures in the store is
+    whole, and says why where it cannot. What was accepted and settled since then is lost, and what was erased since is
+    back: send those erasures again first of all. Prefer restoring a newer backup.
     """
-    from service.platform.integrity import raise_watermark, unknown_versions
+    from service.erasures.replay import LedgerReplay
+    from service.platform.clock import SystemClock
+    from service.platform.integrity import CannotReplay, unknown_versions
 
     with open_home(settings_of(context), behind=True) as home:
         behind = home.behind
@@ -214,7 +217,10 @@ def trust(
             typer.echo(behind, err=True)
             typer.confirm("What was accepted and erased since then is lost. Go on?", abort=True, err=True)
         home.store.withdraw("versions", unknown_versions(home.database, home.store))
-        raise_watermark(home.database, home.store, anew=True)
+        try:
+            LedgerReplay(home.database, home.store, SystemClock()).trust()
+        except CannotReplay as error:
+            raise Refusal(str(error)) from error
     text = f"{behind}\nThe database as it stands is the truth from now on. Send again what was erased since then."
     print_result(json_file, {"behind": behind, "trusted": True}, text)
 

@@ -83,6 +83,19 @@ def register(
     audit.write(connection, audit.reserve(connection), [AuditEvent("version.published", body, version=row.version)], at)
 
 
+def retire_unknown(connection: Connection, manifest: Manifest, at: datetime) -> None:
+    """Record a version of the store that a restored database never knew: its number is taken, and it never serves."""
+    audit.reserve(connection, 0)
+    if repository.find(connection, manifest.number) is not None:
+        return
+    facts = manifest.facts
+    base = facts.parent if facts.parent is not None else manifest.number
+    row = VersionRow(manifest.number, facts.kind, "retired", base, facts.parent, 0, manifest.as_dict(), None, at)
+    repository.add(connection, row)
+    entry = AuditEvent("version.retired", {"kind": facts.kind, "base": base}, version=row.version)
+    audit.write(connection, audit.reserve(connection), [entry], at)
+
+
 def move_alias(
     connection: Connection, name: str, number: int, at: datetime, *, fenced: bool = True
 ) -> tuple[int | None, int]:

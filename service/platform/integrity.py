@@ -2,18 +2,20 @@
 
 Each process looks when it starts and goes on looking. A database of another key or an older one is refused whole: its
 answers would show what was erased, and what it accepted would take numbers that were given out before. A damaged one
-answers what it can, is not ready, and says so.
+answers what it can, is not ready, and says so. An older one is cleaned from the ledger of erasures that lies in the
+store, where there is one, and then worked with.
 """
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import structlog
 from sqlalchemy import Connection, func, inspect, select
 
-from model_store import ModelStore, StoreError, Watermark
+from model_store import LedgerRecord, ModelStore, StoreError, Watermark
 from service.platform import metrics
 from service.platform.database import Database
 from service.platform.identity import SecretRefused
@@ -25,6 +27,10 @@ from service.platform.tables import audit_entries, audit_head, batches, leases, 
 LOOK_SECONDS = 5.0
 FIRST_PAGES_S = 5.0
 SLICE_PAGES_S = 20.0
+KEEP_UP_TRIES, KEEP_UP_PAUSE_S = 5, 0.05
+
+LEDGER_EVENTS = ("erasure.accepted", "erasure.cancelled", "erasure.forgotten", "erasure.erased")
+"""What the ledger is told of."""
 
 Verdict = Literal["ok", "degraded", "failed"]
 
@@ -39,6 +45,26 @@ class Finding:
     detail: str
 
 
+class CannotReplay(Exception):
+    """The ledger does not tell all that a restored database lacks; the text says why."""
+
+
+class LedgerOfErasures(Protocol):
+    """What keeps the ledger; erasures make it."""
+
+    def keep_up(self) -> bool:
+        """Append what the ledger lacks; False where another is at it. Raises StoreError, Problem."""
+        ...
+
+    def finding(self) -> Finding:
+        """Whether it is whole, and written."""
+        ...
+
+
+Replay = Callable[[Callable[[], bool]], int | None]
+"""Cleans the database from the ledger, until the function given says to stop; None where that is not done yet. Raises
+CannotReplay, StoreError, Problem."""
+
 _SAME_KEY = Finding("ok", "the one that database and store were made with")
 
 
@@ -50,16 +76,27 @@ class Integrity:
         store: of the same home; its watermark is compared, and raised.
         secret: to ask the database once it answers, where it did not at the start; None where it needs no asking.
         pages_every_s: how often the pages of a SQLite file are read through.
+        ledger: is written before the watermark rises.
+        replay: cleans a database that went back in time; without it such a one is refused until it is mended.
     """
 
     def __init__(
-        self, database: Database, store: ModelStore, secret: SecretCheck | None = None, *, pages_every_s: float = 3600.0
+        self,
+        database: Database,
+        store: ModelStore,
+        secret: SecretCheck | None = None,
+        *,
+        pages_every_s: float = 3600.0,
+        ledger: LedgerOfErasures | None = None,
+        replay: Replay | None = None,
     ) -> None:
         self._database, self._store, self._secret = database, store, secret
+        self._ledger, self._replay = ledger, replay
         self._pages = PageCheck(database.url.database) if database.is_sqlite and database.url.database else None
         self._pages_every_s, self._pages_at = pages_every_s, 0.0
         self._history = Finding("ok", "not compared yet")
         self._history_problem: DatabaseBehind | None = None
+        self._cleaning = ""
         self._key: Finding | None = None
         self._marked: Watermark | None = None
         self._stop = threading.Event()
@@ -94,6 +131,8 @@ class Integrity:
     def findings(self) -> dict[str, Finding]:
         """The findings of the latest looks, by name."""
         found = {"history": self._history, "pages": self._pages_finding()}
+        if self._ledger is not None:
+            found["ledger"] = self._ledger.finding()
         return found if self._key is None else {"secret": self._key, **found}
 
     def look(self) -> None:
@@ -103,10 +142,33 @@ class Integrity:
             self._look_at_history()
 
     def _keep_looking(self) -> None:
+        self._clean()
         while not self._stop.wait(LOOK_SECONDS):
             self.look()
+            self._clean()
             if time.monotonic() - self._pages_at >= self._pages_every_s:
                 self._read_pages(SLICE_PAGES_S)
+
+    def _clean(self) -> None:
+        """Clean a database that went back in time from the ledger, and look again; never raises."""
+        if self._replay is None or not isinstance(self._database.refusal, DatabaseBehind):
+            return
+        try:
+            done = self._replay(self._stop.is_set)
+        except (CannotReplay, StoreError) as error:
+            self._note_cleaning(f"It cannot be cleaned from the ledger: {error}")
+        except Problem as problem:
+            self._note_cleaning(f"Cleaning it from the ledger goes on later ({problem.code}).")
+        except Exception as error:  # the looks outlive every failure
+            self._note_cleaning(f"Cleaning it from the ledger failed: {type(error).__name__}.")
+        else:
+            self._note_cleaning("It is being cleaned from the ledger." if done is None else "")
+        self.look()
+
+    def _note_cleaning(self, text: str) -> None:
+        if text and text != self._cleaning:
+            log.error("database.not_cleaned", detail=text)
+        self._cleaning = text
 
     def _look_at_key(self) -> None:
         if self._secret is None:
@@ -147,13 +209,28 @@ class Integrity:
         if self._history_problem is None:
             self._history_problem = DatabaseBehind(behind)
             log.error("database.behind", detail=behind)
-        self._history = Finding("failed", self._history_problem.detail)
+        self._history = Finding("failed", f"{self._history_problem.detail} {self._cleaning}".strip())
         if not isinstance(self._database.refusal, SecretRefused):
             self._database.refusal = self._history_problem
 
     def _raise_watermark(self) -> None:
-        if self._database.refusal is None:
+        if self._database.refusal is None and self._ledger_is_written():
             self._marked = raise_watermark(self._database, self._store, self._marked)
+
+    def _ledger_is_written(self) -> bool:
+        """Whether the ledger tells of all that the watermark will: else a restored database could not be cleaned."""
+        if self._ledger is None:
+            return True
+        try:
+            for _ in range(KEEP_UP_TRIES):
+                if self._ledger.keep_up():
+                    return True
+                self._stop.wait(KEEP_UP_PAUSE_S)
+        except StoreError:  # told by its own check; what the mark knows is better than nothing
+            return True
+        except Problem:
+            return False
+        return False
 
     def _read_pages(self, seconds: float) -> None:
         if self._pages is None:
@@ -190,6 +267,12 @@ def compare(database: Database, store: ModelStore) -> str | None:
         Problem: the database does not answer.
     """
     # The store first: what is in it by now was in the database before, so the later look must find it.
+    record = _last_record(store)
+    if record is not None and not database.query(lambda connection: _knows(connection, record.seq, record.leaf)):
+        return (
+            f"The ledger of erasures ends with entry {record.seq:,} of the audit log, and the database has none, or "
+            "another one, in its place."
+        )
     mark, numbers = store.markers.watermark(), store.numbers("versions")
 
     def unit(connection: Connection) -> str | None:
@@ -209,7 +292,7 @@ def _forgotten(connection: Connection, mark: Watermark | None, newest: int) -> s
         seen = f"The model store has seen {mark.entries:,} entries of the audit log"
         if size < mark.entries:
             return f"{seen} and version {mark.version}; the database has {size:,} and version {_highest(connection)}."
-        if mark.entries and _leaf(connection, mark.entries) != mark.leaf:
+        if mark.entries and leaf_of(connection, mark.entries) != mark.leaf:
             return f"{seen}, and the last of them is another one in the database: an older one was put in and went on."
     known = _given_out(connection)
     if newest > known:
@@ -228,7 +311,10 @@ def position(connection: Connection) -> Watermark:
     """How far the database has come."""
     size = connection.scalar(select(audit_head.c.size)) or 0
     epoch = connection.scalar(select(func.max(leases.c.epoch))) or 0
-    return Watermark(size, _highest(connection), epoch, _leaf(connection, size))
+    events = select(audit_entries.c.leaf_hash).where(audit_entries.c.event.in_(LEDGER_EVENTS))
+    erasure: bytes | None = connection.scalar(events.order_by(audit_entries.c.seq.desc()).limit(1))
+    told = "" if erasure is None else erasure.hex()
+    return Watermark(size, _highest(connection), epoch, leaf_of(connection, size), told)
 
 
 def raise_watermark(
@@ -263,6 +349,17 @@ def _is_migrated(connection: Connection) -> bool:
     return bool(inspect(connection).has_table(audit_head.name))
 
 
+def _last_record(store: ModelStore) -> LedgerRecord | None:
+    try:
+        return store.ledger.last()
+    except StoreError:  # a damaged ledger is told by its own check, and says nothing about the database
+        return None
+
+
+def _knows(connection: Connection, seq: int, leaf: str) -> bool:
+    return seq == 0 or (_is_migrated(connection) and leaf_of(connection, seq) == leaf)
+
+
 def _given_out(connection: Connection) -> int:
     return max(connection.scalar(select(func.max(batches.c.version))) or 0, _highest(connection))
 
@@ -271,6 +368,7 @@ def _highest(connection: Connection) -> int:
     return connection.scalar(select(func.max(versions.c.version))) or 0
 
 
-def _leaf(connection: Connection, seq: int) -> str:
+def leaf_of(connection: Connection, seq: int) -> str:
+    """The hash of an entry of the audit log, hex; empty where there is none."""
     leaf: bytes | None = connection.scalar(select(audit_entries.c.leaf_hash).where(audit_entries.c.seq == seq))
     return "" if leaf is None else leaf.hex()

@@ -55,6 +55,12 @@ retries_total = Counter("expunge_retries_total", "Units of work tried again afte
 database_behind = Gauge(
     "expunge_database_behind", "Whether the database is older than what the model store has seen of it (1) or not (0)."
 )
+ledger_failing = Gauge(
+    "expunge_ledger_failing", "Whether this process found the ledger of erasures damaged, or could not write it (1)."
+)
+erasures_replayed_total = Counter(
+    "expunge_erasures_replayed_total", "Erasures stored again, or cancelled again, in a database that was restored."
+)
 database_damaged = Gauge("expunge_database_damaged", "Whether a page of the database was found damaged (1) or not (0).")
 database_check_seconds = Histogram(
     "expunge_database_check_seconds", "Time to read one table of a SQLite file through.", buckets=STAGE_BUCKETS

@@ -298,8 +298,9 @@ class DatabaseBehind(Unavailable):
     code = "database_behind"
     title = "The database is older than the model store"
     next_step = (
-        "Trying again does not help. An operator must restore the newest backup, or decide what is lost; the runbook's "
-        "section ExpungeDatabaseBehind says how."
+        "The service cleans it from the ledger of erasures by itself, where that is whole. Where it says that it "
+        "cannot, an operator must restore the newest backup, or decide what is lost; the runbook's section "
+        "ExpungeDatabaseBehind says how."
     )
 
 

@@ -22,6 +22,11 @@ KEPT = {
     "partial": "Erased in part. The model has forgotten what was asked for, and no answer shows it; what older "
     "versions, bases and backups still hold of it need not be erased, for what the ground says.",
 }
+RESTORED = (
+    "The database was restored from before this erasure, and it was stored again from the ledger: the commitment is "
+    "the one that was given; the salt is gone here, and only who asked still has it; times before the restore are in "
+    "the ledger, not in this log."
+)
 OUT_OF_SCOPE = (
     "Backups of this service that were made before the erasure, until they are overwritten.",
     "Copies that others hold: callers of the API, exports, logs and caches outside this service, recipients.",
@@ -65,7 +70,7 @@ def state(erasure: Erasure, log: str, entries: Sequence[Mapping[str, Any]]) -> d
         "log": log,
         "matched": erasure.matched,
         "mode": erasure.mode,
-        "notice": _notice(told),
+        "notice": _notice(told, entries),
         "out_of_scope": list(OUT_OF_SCOPE),
         "reached": told.reached,
         "requested": erasure.requested,
@@ -74,7 +79,13 @@ def state(erasure: Erasure, log: str, entries: Sequence[Mapping[str, Any]]) -> d
     }
 
 
-def _notice(told: ErasureHistory) -> str | None:
+def _notice(told: ErasureHistory, entries: Sequence[Mapping[str, Any]]) -> str | None:
+    restored = RESTORED if any(entry.get("event") == "erasure.replayed" for entry in entries) else None
+    return " ".join(text for text in (_open(told), restored) if text) or None
+
+
+def _open(told: ErasureHistory) -> str | None:
+    """What is not done of it, or is kept."""
     if told.decision is not None:
         return KEPT[told.decision["outcome"]]
     if told.final:

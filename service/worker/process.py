@@ -11,6 +11,8 @@ import structlog
 
 import migrations
 from model_store import ModelStore
+from service.erasures.ledger_keeping import LedgerKeeper
+from service.erasures.replay import LedgerReplay
 from service.platform import faults
 from service.platform.clock import SystemClock
 from service.platform.database import Database
@@ -76,10 +78,21 @@ def opened(settings: Settings, stop: threading.Event) -> Iterator[WorkerDependen
             return
         secret = SecretCheck(settings, database)
         store = ModelStore(settings.store_root, key=secret.unlock_or_defer().derive("manifest"))
-        integrity = Integrity(database, store, secret, pages_every_s=settings.integrity_seconds)
+        clock = SystemClock()
+        ledger = LedgerKeeper(database, store, verify_every_s=settings.integrity_seconds)
+        integrity = Integrity(
+            database,
+            store,
+            secret,
+            pages_every_s=settings.integrity_seconds,
+            ledger=ledger,
+            replay=LedgerReplay(database, store, clock),
+        )
         integrity.start()
         stack.callback(integrity.stop)
-        yield WorkerDependencies(settings, database, store, stream, SystemClock(), integrity)
+        ledger.start()
+        stack.callback(ledger.stop)
+        yield WorkerDependencies(settings, database, store, stream, clock, integrity)
 
 
 def main() -> int:
