@@ -76,14 +76,27 @@ _MODEL_STORE = (
     ),
     *impersonal(
         DataStore.HOME,
-        ["store/aliases/*", "store/aliases/.tmp-*", "store/.tmp-*", "store/.markers.lock", "store/key.check"],
+        [
+            "store/aliases/*",
+            "store/aliases/.tmp-*",
+            "store/.tmp-*",
+            "store/.markers.lock",
+            "store/ledger/.lock",
+            "store/key.check",
+        ],
         "Numbers of versions, a check value of the secret key.",
     ),
     *_files(
         "store/watermark.json",
         DataKind.COMMITMENT,
         GoesAt.NEVER,
-        "How far the database had come: sizes, and the hash of the log's last entry.",
+        "How far the database had come: sizes, and hashes of the log's entries.",
+    ),
+    *_files(
+        "store/ledger/*.jsonl store/ledger.damaged-*/*.jsonl",
+        (DataKind.DIGEST, DataKind.REQUEST, DataKind.COMMITMENT, DataKind.FACT),
+        GoesAt.NEVER,
+        "The erasures that were accepted, in keyed digests: by it a database restored from before one is cleaned.",
     ),
 )
 

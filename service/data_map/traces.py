@@ -131,9 +131,8 @@ OUTSIDE = (
         ["backups of the database and of the home"],
         _ALL,
         GoesAt.RETENTION,
-        "Yours to make, encrypt and delete: keep none longer than you may. An older database is refused when it is "
-        "restored (database_behind).",
-        "Erasures are not replayed into a restored backup by the service.",
+        "Yours to make, encrypt and delete: keep none longer than you may. A database that is restored from before an "
+        "erasure is cleaned from the ledger in the store before it answers, or refused (database_behind).",
     ),
     *places(
         DataStore.OUTSIDE,

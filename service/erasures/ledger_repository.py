@@ -79,7 +79,9 @@ def _acceptances(connection: Connection, ids: Sequence[str]) -> dict[str, dict[s
     own, hidden = erasures.c, suppressions.c
     for start in range(0, len(ids), IN_CHUNK):
         part = ids[start : start + IN_CHUNK]
-        facts = select(own.id, own.mode, own.requested, own.commitment, own.received_at, own.due_at, own.key_id)
+        facts = select(
+            own.id, own.mode, own.requested, own.commitment, own.received_at, own.due_at, own.key_id, own.owner
+        )
         digests = select(hidden.erasure_id, hidden.user_digest, hidden.item_digest).where(hidden.erasure_id.in_(part))
         ordered = connection.execute(digests.order_by(hidden.erasure_id, hidden.user_digest, hidden.item_digest))
         named = {
@@ -92,6 +94,7 @@ def _acceptances(connection: Connection, ids: Sequence[str]) -> dict[str, dict[s
                 "due_at": rfc3339(row.due_at),
                 "key_id": row.key_id,
                 "mode": row.mode,
+                "owner": row.owner,
                 "received_at": rfc3339(row.received_at),
                 "requested": row.requested,
                 "targets": named.get(row.id, []),

@@ -195,6 +195,7 @@ def _accept_again(connection: Connection, record: LedgerRecord, cancelled: bool,
         "attempts": 0,
         "stages": {"accepted": {"at": facts["received_at"], "seconds": 0.0}},
         "key_id": facts["key_id"],
+        "owner": facts["owner"],
     }
     repository.insert_erasure(connection, row)
     if targets:

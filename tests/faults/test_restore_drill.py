@@ -59,6 +59,9 @@ class Drill:
             transport = httpx.HTTPTransport(uds=str(path))
             with httpx.Client(transport=transport, base_url="http://api", headers=self._headers, timeout=30) as client:
                 yield client, process
+        except BaseException:
+            print((self.settings.home / "api.log").read_text())
+            raise
         finally:
             process.kill()
             process.wait()

@@ -86,7 +86,17 @@ def hidden(place: Home) -> set[tuple[bytes, bytes, str]]:
 def facts(place: Home) -> dict[str, tuple[Any, ...]]:
     """What must be the same as before the restore; the salt, the reason and the place in the log are not."""
     own = erasures.c
-    wanted = (own.id, own.mode, own.requested, own.matched, own.commitment, own.received_at, own.due_at, own.key_id)
+    wanted = (
+        own.id,
+        own.mode,
+        own.requested,
+        own.matched,
+        own.commitment,
+        own.received_at,
+        own.due_at,
+        own.key_id,
+        own.owner,
+    )
     return {row[0]: tuple(row[1:]) for row in place.rows(select(*wanted))}
 
 
