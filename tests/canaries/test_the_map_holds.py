@@ -12,6 +12,7 @@ from tests.canaries.conftest import Story
 
 # Only where something is interrupted, moved or damaged, or another command ran: nothing of these is left here.
 RARE = {
+    "store/ledger.damaged-*/*.jsonl",
     "expunge.db-journal",
     "store/versions/.tmp-*",
     "store/versions/.gone-*",
