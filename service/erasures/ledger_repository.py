@@ -3,6 +3,7 @@
 The audit log orders it, and the rows that an entry is about fill it in.
 """
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -15,6 +16,8 @@ from service.platform.integrity import LEDGER_EVENTS, leaf_of
 from service.platform.tables import audit_entries, audit_head, erasures, interactions, suppressions, users
 
 ACCEPTED, CANCELLED = "erasure.accepted", "erasure.cancelled"
+DECIDED = ("erasure.extended", "erasure.refused", "erasure.refused_in_part")
+"""Entries whose body says what was decided, in codes and instants."""
 
 
 def log_size(connection: Connection) -> int | None:
@@ -56,7 +59,7 @@ def entries_after(connection: Connection, seq: int, limit: int) -> list[dict[str
     An acceptance comes with the keyed digests of its targets; with none where it was cancelled meanwhile.
     """
     entry = audit_entries.c
-    wanted = select(entry.seq, entry.event, entry.at, entry.erasure_id, entry.leaf_hash).where(
+    wanted = select(entry.seq, entry.event, entry.at, entry.erasure_id, entry.leaf_hash, entry.body).where(
         entry.seq > seq, entry.event.in_(LEDGER_EVENTS)
     )
     rows = connection.execute(wanted.order_by(entry.seq).limit(limit)).all()
@@ -64,6 +67,7 @@ def entries_after(connection: Connection, seq: int, limit: int) -> list[dict[str
     return [
         {
             "at": rfc3339(row.at),
+            "body": json.loads(row.body)["body"] if row.event in DECIDED else {},
             "erasure_id": row.erasure_id,
             "event": row.event,
             "leaf": bytes(row.leaf_hash).hex(),

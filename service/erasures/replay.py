@@ -4,7 +4,7 @@ Each step may be repeated: a process that dies in the middle leaves what the nex
 answers nobody before all of it is done.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,6 +20,7 @@ from service.audit.service import AuditEvent
 from service.erasures import ledger_repository, repository
 from service.erasures.ledger_keeping import append_missing
 from service.erasures.ledger_repository import ACCEPTED, CANCELLED
+from service.erasures.redoing import DecisionRecords, gather, redo, replayed
 from service.erasures.targets import EVERY, Target, TargetKind
 from service.models import service as models
 from service.platform import metrics
@@ -29,18 +30,19 @@ from service.platform.faults import fault_point
 from service.platform.integrity import CannotReplay, raise_watermark, unknown_versions
 
 CHUNK_RECORDS, CHUNK_TARGETS = 100, 10_000
-REPLAYED, RESTORED = "erasure.replayed", "log.restored"
+RESTORED = "log.restored"
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class _Survey:
-    """What the whole ledger says: its last record, the last one that the log has, too, and what was cancelled."""
+    """What the whole ledger says: its last record, the last that the log has, too, what was cancelled and decided."""
 
     last: LedgerRecord
     common: LedgerRecord | None
     cancelled: frozenset[str]
+    decided: Mapping[str, DecisionRecords]
 
 
 class LedgerReplay:
@@ -76,6 +78,7 @@ class LedgerReplay:
                 unit = partial(_replay, records=chunk, cancelled=survey.cancelled, at=self._clock.now())
                 count += self._database.transact(unit)
                 fault_point("replay.chunk")
+            count += self._database.transact(partial(redo, records=survey.decided, at=self._clock.now()))
             self._retire_unknown()
             self._agree(survey)
         metrics.erasures_replayed_total.inc(count)
@@ -120,6 +123,7 @@ class LedgerReplay:
         last: LedgerRecord | None = None
         common: LedgerRecord | None = None
         cancelled = set()
+        decided: dict[str, DecisionRecords] = {}
         told = wanted == ""
         for part in _parts(self._store.ledger.records(), repository.IN_CHUNK):
             entries = [(record.seq, record.leaf) for record in part]
@@ -127,8 +131,10 @@ class LedgerReplay:
             last = part[-1]
             common = common if place is None else part[place]
             cancelled |= {str(record.facts["erasure_id"]) for record in part if record.event == CANCELLED}
+            for record in part:
+                gather(decided, record)
             told = told or any(record.leaf == wanted for record in part)
-        return None if last is None else _Survey(last, common, frozenset(cancelled)), told
+        return None if last is None else _Survey(last, common, frozenset(cancelled), decided), told
 
     def _retire_unknown(self) -> None:
         """Have versions that the database never knew serve nobody: their numbers are taken, their bytes go in time."""
@@ -219,8 +225,7 @@ def _accept_again(connection: Connection, record: LedgerRecord, cancelled: bool,
 
 def _write(connection: Connection, record: LedgerRecord, at: datetime, events: Sequence[AuditEvent]) -> None:
     """Write what happened to an erasure, and the ledger's record that it was taken from."""
-    body = {"record": record.number, "recorded_at": record.facts["at"], "seal": record.seal}
-    told = [*events, AuditEvent(REPLAYED, body, str(record.facts["erasure_id"]))]
+    told = [*events, replayed(record)]
     audit.write(connection, audit.reserve(connection, len(told)), told, at)
 
 

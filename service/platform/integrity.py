@@ -29,7 +29,10 @@ FIRST_PAGES_S = 5.0
 SLICE_PAGES_S = 20.0
 KEEP_UP_TRIES, KEEP_UP_PAUSE_S = 5, 0.05
 
-LEDGER_EVENTS = ("erasure.accepted", "erasure.cancelled", "erasure.forgotten", "erasure.erased")
+LEDGER_EVENTS = (
+    *("erasure.accepted", "erasure.cancelled", "erasure.forgotten", "erasure.erased"),
+    *("erasure.extended", "erasure.refused", "erasure.refused_in_part", "erasure.hold_set", "erasure.hold_lifted"),
+)
 """What the ledger is told of."""
 
 Verdict = Literal["ok", "degraded", "failed"]

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from sqlalchemy import select, text
 
 from model_store import ModelStore
 from model_store.erasure_ledger import FORK
+from service.erasures import decisions
+from service.erasures.grounds import DecisionOutcome, ExtensionGround, RefusalGround
 from service.erasures.ledger_keeping import LedgerKeeper
 from service.erasures.replay import LedgerReplay
 from service.interactions import service as interactions
@@ -23,6 +26,7 @@ from service.platform.integrity import CannotReplay, Integrity, compare, raise_w
 from service.platform.problem import DatabaseBehind
 from service.platform.tables import audit_entries, erasure_targets, erasures, suppressions
 from service.receipts import statement
+from service.receipts.history import ErasureHistory
 from service.settings import Settings, load_settings
 from tests.factories.backups import Backup
 from tests.factories.versions import publish
@@ -347,6 +351,57 @@ def test_damage_is_found_and_told_while_the_database_is_well(settings: Settings)
         assert [each.facts["erasure_id"] for each in at.store.ledger.records()] == [first, second]
 
 
+def test_what_people_decided_is_decided_again(settings: Settings, tmp_path: Path):
+    """A refused erasure is not done, one under legal hold waits, an extension and a lifted hold stand; twice."""
+
+    async def do(place: Home, refused: str, held: str, extended: str, lifted: str) -> None:
+        services = place.services
+        await decisions.decide(services, refused, DecisionOutcome.REFUSED, next(iter(RefusalGround)))
+        await decisions.set_hold(services, held)
+        until = place.erasure(extended).due_at + timedelta(days=30)
+        await decisions.extend(services, extended, until, next(iter(ExtensionGround)), "many of them")
+        await decisions.lift_hold(services, lifted)
+
+    with kept(settings) as at:
+        lifted = at.place.accept(PAIRS[0])
+        asyncio.run(decisions.set_hold(at.place.services, lifted))
+        at.settle()
+    backup = Backup(settings.sql_url, tmp_path)
+    with kept(settings) as at:
+        place = at.place
+        refused, held, extended = (place.accept(PAIRS[number]) for number in (1, 2, 3))
+        asyncio.run(do(place, refused, held, extended, lifted))
+        at.settle()
+        before = decided(place)
+    for _ in range(2):
+        backup.restore()
+        with kept(settings) as at:
+            assert at.clean() == 3 + 4
+            assert decided(at.place) == before
+            assert states(at.place) == {
+                refused: "refused",
+                held: "needs_attention",
+                extended: "accepted",
+                lifted: "accepted",
+            }
+            assert not any(write(at.place, PAIRS[number]) for number in range(4))
+            assert at.place.events(refused) == [
+                "erasure.accepted",
+                "erasure.replayed",
+                "erasure.refused",
+                "erasure.replayed",
+            ]
+            at.integrity.look()
+            assert at.replay(lambda: False) == 0  # nothing is done twice
+
+
+def decided(place: Home) -> dict[str, tuple[Any, ...]]:
+    own = erasures.c
+    wanted = (own.id, own.status, own.due_at, own.extension_ground, own.decision, own.decision_ground)
+    rows = place.rows(select(*wanted, own.held_since.is_not(None).label("held")))
+    return {row[0]: tuple(row[1:]) for row in rows}
+
+
 @on_sqlite
 def test_a_home_from_before_there_was_a_ledger_gets_one(settings: Settings, tmp_path: Path):
     """From its log."""
@@ -393,8 +448,8 @@ def test_a_database_that_is_trusted_is_gone_on_with(settings: Settings, tmp_path
 
 def test_a_receipt_says_that_it_was_stored_again():
     """Its salt is gone."""
-    assert statement._notice(True, [{"event": "erasure.accepted"}]) is None
-    told = statement._notice(False, [{"event": "erasure.accepted"}, {"event": "erasure.replayed"}])
+    assert statement._notice(ErasureHistory("erased"), [{"event": "erasure.accepted"}]) is None
+    told = statement._notice(ErasureHistory("accepted"), [{"event": "erasure.accepted"}, {"event": "erasure.replayed"}])
     assert told is not None
     assert statement.NOT_FINAL in told
     assert "salt is gone" in told
