@@ -198,9 +198,8 @@ def trust(
 ) -> None:
     """Take the database as it stands for the truth, though the model store has seen a newer one of it.
 
-    The last resort: `expunge serve` cleans such a database by itself where the ledger of erasures in the store is
-    whole, and says why where it cannot. What was accepted and settled since then is lost, and what was erased since is
-    back: send those erasures again first of all. Prefer restoring a newer backup.
+    The last resort: `expunge serve` cleans such a database from a whole ledger by itself. What was accepted and settled
+    since then is lost, and what was erased since is back: send those erasures again first of all.
     """
     from service.erasures.replay import LedgerReplay
     from service.platform.clock import SystemClock

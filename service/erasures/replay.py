@@ -82,7 +82,7 @@ class LedgerReplay:
             self._retire_unknown()
             self._agree(survey)
         metrics.erasures_replayed_total.inc(count)
-        log.warning("database.replayed", erasures=count, records=survey.last.number)
+        log.warning("database.replayed", erasures=count)
         return count
 
     def trust(self) -> None:
