@@ -108,7 +108,7 @@ constraints: ## pin every direct and indirect dependency anew
 	torch="$$(sed -n 's/^\(torch==[^ ;]*\).*/\1/p' constraints.txt)"; \
 	"$$python" -m venv "$$work/venv"; \
 	"$$work/venv/bin/python" -m pip --disable-pip-version-check install -qq $(PIP_ARGS) "$${torch:-torch}"; \
-	"$$work/venv/bin/python" -m pip --disable-pip-version-check install -qq $(PIP_ARGS) -e '.[dev,benchmarks]'; \
+	"$$work/venv/bin/python" -m pip --disable-pip-version-check install -qq $(PIP_ARGS) -e '.[dev,benchmarks,breaking]'; \
 	{ sed -n '/^#/p' constraints.txt; \
 	  { "$$work/venv/bin/python" -m pip --disable-pip-version-check freeze --all --exclude-editable \
 		| grep -v -i -E '^(pip=|nvidia-|triton=|cuda-|#)' | sed 's/+[a-z0-9.]*$$//'; \

@@ -101,7 +101,16 @@ _ERASURES = (
         GoesAt.NEVER,
         _RECORD,
     ),
-    *_nothing("erasures", "seq attempts needs key_id owner"),
+    *_nothing("erasures", "seq attempts needs key_id owner compaction_id"),
+    *_columns("erasure_evidence", "erasure_id", DataKind.REQUEST, GoesAt.NEVER, _RECORD),
+    *_columns(
+        "erasure_evidence",
+        "body",
+        (DataKind.COMMITMENT, DataKind.FACT),
+        GoesAt.NEVER,
+        "What the purge and the search found, and that the base never learnt what was erased, in digests keyed for "
+        "that base alone.",
+    ),
     *_columns(
         "erasure_targets",
         "user_key item_key",
@@ -138,6 +147,7 @@ _ERASURES = (
         "Goes with the row.",
         "No retention is set yet: it stays.",
     ),
+    *_columns("suppressions", "until", DataKind.FACT, GoesAt.RETENTION, "Goes with the row."),
     *_columns(
         "outbox",
         "erasure_id",
@@ -212,6 +222,11 @@ _MODELS = (
     *_nothing("versions", "version kind status base parent erasure_seq created_at"),
     *_nothing("batches", "id epoch version step size created_at finished_at outcome"),
     *_nothing("aliases", "name version moved_at"),
+    *_nothing(
+        "compactions",
+        "id trigger status step attempt key_id requested_at started_at finished_at base_before base_after snapshot_seq "
+        "erasures steps progress problem facts",
+    ),
 )
 
 _OPERATION = (

@@ -125,6 +125,7 @@ erasures = Table(
     Column("decision_ground", String(8)),
     Column("decided_at", Instant),
     Column("held_since", Instant),  # legal hold: nothing of it may be erased; null: none
+    Column("compaction_id", String(36), ForeignKey("compactions.id")),  # the one that is to erase it, or did
     CheckConstraint(
         "status IN ('accepted','forgotten','erased','cancelled','needs_attention','refused')", name="status"
     ),
@@ -132,6 +133,15 @@ erasures = Table(
     Index("ix_erasures_status_seq", "status", "seq"),
     Index("ix_erasures_owner_seq", "owner", "seq"),
     Index("ix_erasures_held_since", "held_since"),
+    Index("ix_erasures_compaction_id", "compaction_id"),
+)
+
+# What the receipt of an erased erasure rests on beyond the log: see `service.receipts`.
+erasure_evidence = Table(
+    "erasure_evidence",
+    metadata,
+    Column("erasure_id", String(36), ForeignKey("erasures.id"), primary_key=True),
+    Column("body", Text, nullable=False),  # canonical JSON; its SHA-256 is in the entry erasure.erased
 )
 
 erasure_targets = Table(
@@ -153,6 +163,7 @@ suppressions = Table(
     Column("item_digest", LargeBinary(32), primary_key=True),  # empty: every item
     Column("erasure_id", String(36), ForeignKey("erasures.id"), primary_key=True),
     Column("created_at", Instant, nullable=False),
+    Column("until", Instant),  # a tombstone: its erasure is erased, late writes are refused until then; null: no end
     Index("ix_suppressions_item_digest", "item_digest", "user_digest"),
     Index("ix_suppressions_erasure_id", "erasure_id"),
     sqlite_with_rowid=False,
@@ -234,6 +245,31 @@ audit_keys = Table(
     Column("vkey", String(300), primary_key=True),
     Column("since", Instant, nullable=False),
     Column("until", Instant),  # null: signs now
+)
+
+# One retraining on what remains, with the purge and the search that follow it: a journal, written before each step.
+compactions = Table(
+    "compactions",
+    metadata,
+    Column("id", String(36), primary_key=True),  # UUIDv7
+    Column("trigger", String(12), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("step", String(16), nullable=False),  # journal: written before the step begins
+    Column("attempt", Integer, nullable=False, default=1, server_default="1"),  # from 1; each has a seed of its own
+    Column("key_id", String(36)),  # the API key that asked; null: a command of the machine, or nobody
+    Column("requested_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("finished_at", Instant),
+    Column("base_before", BigInteger),
+    Column("base_after", BigInteger),
+    Column("snapshot_seq", BigInteger),  # the audit log's size when its training data were read
+    Column("erasures", Integer, nullable=False, default=0, server_default="0"),  # how many it is to erase, or erased
+    Column("steps", JSON, nullable=False, default=dict, server_default="{}"),  # step -> {at, seconds}
+    Column("progress", JSON, nullable=False, default=dict, server_default="{}"),  # share in [0, 1], left_s, note
+    Column("problem", String(64)),  # code of what stopped it, or keeps it waiting
+    Column("facts", JSON, nullable=False, default=dict, server_default="{}"),  # gate, dataset hash, purge, residue
+    CheckConstraint("status IN ('waiting','running','done','refused','failed','cancelled')", name="status"),
+    Index("ix_compactions_status", "status"),
 )
 
 batches = Table(
