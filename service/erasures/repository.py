@@ -105,7 +105,9 @@ _NEW = [
 ]
 _INSERT_ERASURE = PreparedStatement(insert(erasures).inline(), _NEW)
 _INSERT_TARGET = PreparedStatement(insert(erasure_targets).inline())
-_INSERT_SUPPRESSION = PreparedStatement(insert(suppressions).inline())
+_INSERT_SUPPRESSION = PreparedStatement(
+    insert(suppressions).inline(), ["user_digest", "item_digest", "erasure_id", "created_at"]
+)
 _INSERT_OUTBOX = PreparedStatement(insert(outbox).inline(), ["erasure_id", "created_at"])
 _INSERT_IDEMPOTENCY = PreparedStatement(insert(idempotency).inline())
 _FIND_IDEMPOTENT = PreparedStatement(
