@@ -66,6 +66,7 @@ class Erasure:
     decision_ground: str | None
     decided_at: datetime | None
     held_since: datetime | None
+    compaction_id: str | None
     gate: Mapping[str, Any] | None = None
     """What the gate measured of `version_after`, where its batch made that; of another table."""
 
