@@ -56,22 +56,26 @@ def upgrade() -> None:
         sa.Column("body", sa.Text, nullable=False),
     )
     op.add_column("suppressions", sa.Column("until", INSTANT))
+    op.create_index("ix_suppressions_until", "suppressions", ["until"])
     if _on_postgresql():
         op.add_column("erasures", sa.Column("compaction_id", sa.String(36)))
         op.create_foreign_key(None, "erasures", "compactions", ["compaction_id"], ["id"])
         for table, columns in SAMPLED.items():
             for column in columns:
                 op.execute(f"ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS 0")
+        _drop_samples()
     else:  # SQLite takes the constraint with the column; the table is referred to, so it cannot be made anew
         op.execute(
             "ALTER TABLE erasures ADD COLUMN compaction_id VARCHAR(36) "
             "CONSTRAINT fk_erasures_compaction_id_compactions REFERENCES compactions (id)"
         )
     op.create_index("ix_erasures_compaction_id", "erasures", ["compaction_id"])
+    op.add_column("erasures", sa.Column("purged_at", INSTANT))
 
 
 def downgrade() -> None:
     _set_lock_timeout()
+    op.drop_column("erasures", "purged_at")
     op.drop_index("ix_erasures_compaction_id", "erasures")
     if _on_postgresql():
         for table, columns in SAMPLED.items():
@@ -81,6 +85,7 @@ def downgrade() -> None:
     else:  # SQLite drops no column that refers to another table
         _forget_reference()
     op.drop_column("erasures", "compaction_id")
+    op.drop_index("ix_suppressions_until", "suppressions")
     op.drop_column("suppressions", "until")
     op.drop_table("erasure_evidence")
     op.drop_index("ix_compactions_status", "compactions")
@@ -96,6 +101,16 @@ def _forget_reference() -> None:
     connection.exec_driver_sql(change, (reference,))
     connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
     connection.exec_driver_sql("PRAGMA writable_schema = OFF")
+
+
+def _drop_samples() -> None:
+    # ANALYZE leaves a column of statistics 0 alone, with the samples of before. A change of its type, be it to the one
+    # that it has, drops them; no row is written for it.
+    columns = sa.inspect(op.get_bind())
+    for table, sampled in SAMPLED.items():
+        types = {column["name"]: column["type"].compile(op.get_bind().dialect) for column in columns.get_columns(table)}
+        for column in sampled:
+            op.execute(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {types[column]}")
 
 
 def _on_postgresql() -> bool:

@@ -96,7 +96,8 @@ _ERASURES = (
     *_columns(
         "erasures",
         "status mode requested matched received_at due_at forgotten_at erased_at cancelled_at stages batch_id "
-        "version_before version_after extended_at extension_ground decision decision_ground decided_at held_since",
+        "version_before version_after extended_at extension_ground decision decision_ground decided_at held_since "
+        "purged_at",
         DataKind.FACT,
         GoesAt.NEVER,
         _RECORD,

@@ -67,6 +67,7 @@ class Erasure:
     decided_at: datetime | None
     held_since: datetime | None
     compaction_id: str | None
+    purged_at: datetime | None
     gate: Mapping[str, Any] | None = None
     """What the gate measured of `version_after`, where its batch made that; of another table."""
 

@@ -338,7 +338,7 @@ def _as_erasure(row: Mapping[str, Any]) -> Erasure:
         (
             *("forgotten_at", "erased_at", "cancelled_at", "version_before", "version_after", "batch_id", "needs"),
             *("extended_at", "extension_ground", "extension_reason"),
-            *("decision", "decision_ground", "decided_at", "held_since", "compaction_id"),
+            *("decision", "decision_ground", "decided_at", "held_since", "compaction_id", "purged_at"),
         )
     )
     return Erasure(**empty, **row)

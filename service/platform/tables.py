@@ -126,6 +126,9 @@ erasures = Table(
     Column("decided_at", Instant),
     Column("held_since", Instant),  # legal hold: nothing of it may be erased; null: none
     Column("compaction_id", String(36), ForeignKey("compactions.id")),  # the one that is to erase it, or did
+    Column(
+        "purged_at", Instant
+    ),  # its rows in other tables are gone, and its salt: there is no way back to `forgotten`
     CheckConstraint(
         "status IN ('accepted','forgotten','erased','cancelled','needs_attention','refused')", name="status"
     ),
@@ -166,6 +169,7 @@ suppressions = Table(
     Column("until", Instant),  # a tombstone: its erasure is erased, late writes are refused until then; null: no end
     Index("ix_suppressions_item_digest", "item_digest", "user_digest"),
     Index("ix_suppressions_erasure_id", "erasure_id"),
+    Index("ix_suppressions_until", "until"),
     sqlite_with_rowid=False,
 )
 

@@ -44,6 +44,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "key_id": "k1",
         "batch_id": 1,
         "compaction_id": "c1",
+        "purged_at": NOW,
     },
     "erasure_evidence": {"erasure_id": "e1", "body": "{}"},
     "erasure_targets": {"erasure_id": "e1", "ordinal": 0, "kind": "interaction", "matched": 1},
@@ -160,7 +161,7 @@ def test_what_was_asked_for_stays_with_the_key_that_asked(database: Database, da
             row = {"id": name, "token_sha256": name.encode() * 16, "label": "x", "scopes": "erase", "created_at": NOW}
             connection.execute(insert(keys).values(**row))
         connection.execute(insert(metadata.tables["batches"]).values(**ROWS["batches"]))
-        row = {name: value for name, value in ROWS["erasures"].items() if name != "compaction_id"}  # not there yet
+        row = {name: value for name, value in ROWS["erasures"].items() if name not in ("compaction_id", "purged_at")}
         connection.execute(insert(erasures).values(**row))
 
     migrations.upgrade(database_url)
@@ -194,6 +195,27 @@ def test_what_was_decided_goes_back_to_an_operator(database: Database, database_
         connection.execute(update(table).values(status="refused"))
     later = {"compactions", "erasure_evidence"}  # tables that the older schema had not
     assert all(count(database, each) == 1 for name, each in metadata.tables.items() if name not in later)
+
+
+def test_what_postgresql_sampled_of_ids_goes(postgres_url: str):
+    """Histograms kept from before would outlive every deletion: ANALYZE passes such columns over from now on."""
+    migrations.upgrade(postgres_url)
+    migrations.downgrade(postgres_url, "0008")
+    database = Database(postgres_url)
+    with database.write() as connection:
+        rows = [{"id": f"user-{n}", "digest": bytes([n]) * 32} for n in range(200)]
+        connection.execute(insert(metadata.tables["users"]), rows)
+        connection.execute(text("ANALYZE users"))
+    sampled = text("SELECT attname FROM pg_stats WHERE tablename = 'users' AND attname IN ('id', 'digest')")
+    with database.read() as connection:
+        assert len(connection.execute(sampled).all()) == 2
+
+    migrations.upgrade(postgres_url)
+
+    with database.write() as connection:
+        connection.execute(text("ANALYZE users"))
+        assert connection.execute(sampled).all() == []
+    database.close()
 
 
 def scopes_of(database: Database) -> list[str]:
