@@ -93,6 +93,10 @@ class Settings(BaseSettings):
     """Most requests that the keys of one label send within a minute; without it, any number."""
     erasure_targets_per_day: Annotated[int, Field(gt=0, le=1_000_000_000)] | None = None
     """Most targets of erasures that the keys of one label name within a day: a key that leaks deletes no more."""
+    approval_share: Annotated[float, Field(gt=0, le=1)] = 0.05
+    """Share of all recorded interactions above which an erasure waits for a second key's approval; 1: none does."""
+    approval_min_pairs: Positive = 1_000
+    """Interactions up to which no erasure waits for approval: in a small data set one person is a large share."""
     backlog_max: Positive = 100_000
     """Most erasures accepted and not yet forgotten; above it callers are told to come back later."""
     id_max_length: Annotated[int, Field(gt=0, le=512)] = 512

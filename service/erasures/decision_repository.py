@@ -43,7 +43,7 @@ def refuse_rest(connection: Connection, erasure_id: str, ground: RefusalGround, 
 def hold(connection: Connection, erasure_id: str, at: datetime, *, set_aside: bool) -> None:
     """Put an erasure under legal hold; with `set_aside` the worker leaves it alone from now on."""
     aside = {"status": "needs_attention", "needs": UnderLegalHold.code} if set_aside else {}
-    _change(connection, erasure_id, held_since=at, **aside)
+    _change(connection, erasure_id, held_since=at, **aside)  # one that awaits approval is set aside already
 
 
 def lift(connection: Connection, erasure_id: str) -> None:

@@ -114,7 +114,8 @@ async def set_hold(services: Services, erasure_id: str) -> Erasure:
         if erasure.held_since is not None:
             return []
         # The worker would take it off the record; what is forgotten already goes no further by its column alone.
-        set_aside = erasure.status in ("accepted", "needs_attention")
+        # One that awaits approval is kept from it already, and awaits it still once the hold is lifted.
+        set_aside = erasure.status in ("accepted", "needs_attention") and not erasure.awaits_approval
         decision_repository.hold(connection, erasure.id, at, set_aside=set_aside)
         entries = [AuditEvent("erasure.hold_set", {}, erasure.id)]
         if set_aside:
@@ -139,7 +140,7 @@ async def lift_hold(services: Services, erasure_id: str) -> Erasure:
         late = decision_repository.forgotten_since(connection, erasure.held_since)
         decision_repository.forget_interactions(connection, late)
         entries = [AuditEvent("erasure.hold_lifted", {}, erasure.id)]
-        if erasure.status == "needs_attention":
+        if erasure.status == "needs_attention" and not erasure.awaits_approval:
             # Under a new seq, that of its entry: versions that went by without it do not count as having forgotten it.
             decision_repository.accept_again(connection, erasure.id, audit.size(connection) + 2, at)
             entries.append(AuditEvent("erasure.accepted_again", {}, erasure.id))

@@ -10,9 +10,11 @@ import orjson
 from fastapi import APIRouter, Path, Query, Response, Security
 from starlette.requests import Request
 
-from service.erasures import decisions, service
+from service.erasures import approval, decisions, service
 from service.erasures.parameters import ErasureParameters, id_of, openapi_parameters, parameters_of
 from service.erasures.problems import (
+    ApprovalNotAwaited,
+    ApprovedByAsker,
     BacklogFull,
     DecisionNotPossible,
     ErasureNotFound,
@@ -24,6 +26,7 @@ from service.erasures.problems import (
     NoTargets,
     NotCancellable,
     TooManyTargets,
+    UnderLegalHold,
 )
 from service.erasures.repository import Erasure
 from service.erasures.schemas import (
@@ -265,11 +268,36 @@ async def change_erasure(
     responses=problems(*_ALWAYS, ErasureNotFound, NotCancellable),
 )
 async def cancel_erasure(services: ServicesDep, eraser: Eraser, erasure_id: ErasureId) -> Response:
-    """Cancel an erasure that is only accepted: what it alone had hidden is shown again.
+    """Cancel an erasure that is only accepted, or awaits approval: what it alone had hidden is shown again.
 
     Only a key of the label that asked for it does so, or one with scope `admin`.
     """
     return _json(state_body(await service.cancel(services, erasure_id, eraser.cancels_only)))
+
+
+@router.post(
+    "/erasures/{erasure_id}/approval",
+    operation_id="approve_erasure",
+    response_model=ErasureState,
+    responses=problems(*_ALWAYS, ApprovedByAsker, ErasureNotFound, ApprovalNotAwaited, UnderLegalHold),
+)
+async def approve_erasure(services: ServicesDep, officer: Officer, erasure_id: ErasureId) -> Response:
+    """Approve an erasure of so many interactions that it waits for a second key (`waiting_for.code`: `approval`).
+
+    By a key of another label than the one that asked for it. The model then forgets it as any other.
+    """
+    return _json(state_body(await approval.approve(services, erasure_id, officer)))
+
+
+@router.delete(
+    "/erasures/{erasure_id}/approval",
+    operation_id="refuse_erasure",
+    response_model=ErasureState,
+    responses=problems(*_ALWAYS, ErasureNotFound, ApprovalNotAwaited, UnderLegalHold),
+)
+async def refuse_erasure(services: ServicesDep, officer: Officer, erasure_id: ErasureId) -> Response:
+    """Refuse it: the erasure is cancelled, and what it alone had hidden is shown again."""
+    return _json(state_body(await approval.refuse(services, erasure_id, officer)))
 
 
 def _subjects(body: ErasureRequest) -> Subjects:
@@ -292,7 +320,8 @@ async def _accept(request: Request, eraser: Principal, subjects: Subjects, asked
         erasure = reached or erasure
     if erasure.status != "accepted":
         waits = await service.waits(services, [erasure])
-        return _json(reached_body(erasure, waits.get(erasure.id), replayed=replayed), headers)
+        status = 202 if erasure.awaits_approval and asked.wait_s is None and not replayed else 200
+        return _json(reached_body(erasure, waits.get(erasure.id), replayed=replayed), headers, status)
     headers["Retry-After"] = RETRY_AFTER_S
     return Response(orjson.dumps(accepted_body(erasure, replayed)), 202, headers, "application/json")
 
@@ -302,8 +331,8 @@ def _charge(request: Request, eraser: Principal) -> service.Charge | None:
     return None if limits is None else partial(limits.count_targets, request.scope, eraser.owner)
 
 
-def _json(body: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(body), headers=headers, media_type="application/json")
+def _json(body: dict[str, Any], headers: dict[str, str] | None = None, status: int = 200) -> Response:
+    return Response(orjson.dumps(body), status, headers, "application/json")
 
 
 async def _page(services: Services, found: Sequence[Erasure], following: str | None) -> Response:

@@ -1,6 +1,7 @@
 """What can be wrong with an erasure, beyond what is wrong with any request."""
 
-from service.platform.problem import Conflict, InvalidRequest, NotFound, TooManyRequests
+from service.platform.obstacles import APPROVAL
+from service.platform.problem import Conflict, InvalidRequest, NotFound, ScopeMissing, TooManyRequests
 
 
 class ErasureNotFound(NotFound):
@@ -49,6 +50,33 @@ class NotCancellable(Conflict):
     code = "erasure_not_cancellable"
     title = "Only an accepted erasure can be cancelled"
     next_step = "Read the erasure: its status says how far it is."
+
+
+class ApprovalAwaited(Conflict):
+    """It covers more than EXPUNGE_APPROVAL_SHARE of all recorded interactions."""
+
+    code = APPROVAL
+    title = "An erasure as large as this waits for a second key's approval"
+    next_step = (
+        "It is hidden already. A key with scope `officer` or `admin` of another label approves it with POST "
+        "/v1/erasures/{id}/approval, or refuses it with DELETE there."
+    )
+
+
+class ApprovalNotAwaited(Conflict):
+    """The erasure waits for nobody's approval."""
+
+    code = "approval_not_awaited"
+    title = "This erasure does not wait for approval"
+    next_step = "Read the erasure: its status says how far it is."
+
+
+class ApprovedByAsker(ScopeMissing):
+    """Who asked for an erasure does not approve it."""
+
+    code = "approved_by_asker"
+    title = "Who asked for an erasure cannot approve it"
+    next_step = "Use a key of another label; `expunge keys create --scope officer --label` makes one."
 
 
 class BacklogFull(TooManyRequests):

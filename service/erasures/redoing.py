@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from model_store import LedgerRecord
 from service.audit import service as audit
 from service.audit.service import AuditEvent
-from service.erasures import decision_repository, repository
+from service.erasures import approval, decision_repository, repository
 from service.erasures.grounds import ExtensionGround, RefusalGround
 from service.erasures.problems import UnderLegalHold
 from service.erasures.repository import Erasure
@@ -21,8 +21,12 @@ REPLAYED = "erasure.replayed"
 
 @dataclass(frozen=True)
 class DecisionRecords:
-    """The latest record of each kind about one erasure; `hold` is of its setting or of its lifting."""
+    """The latest record of each kind about one erasure.
 
+    `approval` is of its being awaited or given, `hold` of its setting or of its lifting.
+    """
+
+    approval: LedgerRecord | None = None
     extension: LedgerRecord | None = None
     decision: LedgerRecord | None = None
     hold: LedgerRecord | None = None
@@ -31,6 +35,8 @@ class DecisionRecords:
 def gather(found: dict[str, DecisionRecords], record: LedgerRecord) -> None:
     """Add a record to what is known; one about something else changes nothing."""
     name = {
+        approval.AWAITED: "approval",
+        approval.APPROVED: "approval",
         EXTENDED: "extension",
         REFUSED: "decision",
         PARTIAL: "decision",
@@ -50,8 +56,13 @@ def redo(connection: Connection, records: Mapping[str, DecisionRecords], at: dat
         erasure = repository.find(connection, erasure_id)
         if erasure is None or erasure.status in ("cancelled", "erased"):
             continue
-        steps = ((wanted.extension, _extend), (wanted.decision, _decide), (wanted.hold, _hold))
-        done = [step(connection, erasure, record, at) for record, step in steps if record is not None]
+        # Approval first: a hold on what awaits it is another one.
+        steps = ((wanted.approval, _approve), (wanted.extension, _extend), (wanted.decision, _decide), (wanted.hold, _hold))
+        done = [
+            step(connection, repository.find(connection, erasure_id) or erasure, record, at)
+            for record, step in steps
+            if record is not None
+        ]
         count += any(done)
     return count
 
@@ -60,6 +71,17 @@ def replayed(record: LedgerRecord) -> AuditEvent:
     """The entry that names the record which something was done again by."""
     body = {"record": record.number, "recorded_at": record.facts["at"], "seal": record.seal}
     return AuditEvent(REPLAYED, body, str(record.facts["erasure_id"]))
+
+
+def _approve(connection: Connection, erasure: Erasure, record: LedgerRecord, at: datetime) -> bool:
+    if record.event == approval.AWAITED and erasure.status == "accepted":
+        repository.await_approval(connection, erasure.id)
+        entries = approval.awaited(erasure.id, erasure.matched, repository.count_recorded(connection))
+        return _write(connection, record, at, entries)
+    if record.event == approval.APPROVED and erasure.awaits_approval:
+        repository.approve(connection, erasure.id, audit.size(connection) + 1, at)
+        return _write(connection, record, at, approval.approved(erasure.id, erasure.key_id, None))
+    return False
 
 
 def _extend(connection: Connection, erasure: Erasure, record: LedgerRecord, at: datetime) -> bool:
@@ -92,7 +114,7 @@ def _hold(connection: Connection, erasure: Erasure, record: LedgerRecord, at: da
         return False
     entries = [AuditEvent(record.event, {}, erasure.id)]
     if record.event == HOLD_SET:
-        aside = status in ("accepted", "needs_attention")
+        aside = status in ("accepted", "needs_attention") and not erasure.awaits_approval
         decision_repository.hold(connection, erasure.id, _when(record), set_aside=aside)
         if aside:
             entries.append(AuditEvent("erasure.needs_attention", {"code": UnderLegalHold.code}, erasure.id))
@@ -101,7 +123,7 @@ def _hold(connection: Connection, erasure: Erasure, record: LedgerRecord, at: da
         decision_repository.lift(connection, erasure.id)
         late = decision_repository.forgotten_since(connection, erasure.held_since)
         decision_repository.forget_interactions(connection, late)
-        if status == "needs_attention":
+        if status == "needs_attention" and not erasure.awaits_approval:
             decision_repository.accept_again(connection, erasure.id, audit.size(connection) + 2, at)
             entries.append(AuditEvent("erasure.accepted_again", {}, erasure.id))
     return _write(connection, record, at, entries)

@@ -9,10 +9,11 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, union, update
+from sqlalchemy import Connection, Select, and_, bindparam, delete, func, insert, or_, select, union, update
 
 from service.erasures.targets import EVERY, Target, TargetKind
 from service.platform.deadlines import owed
+from service.platform.obstacles import APPROVAL
 from service.platform.prepared_statements import PreparedStatement
 from service.platform.tables import (
     aliases,
@@ -71,6 +72,11 @@ class Erasure:
     gate: Mapping[str, Any] | None = None
     """What the gate measured of `version_after`, where its batch made that; of another table."""
 
+    @property
+    def awaits_approval(self) -> bool:
+        """Whether it waits for a second key."""
+        return self.status == "needs_attention" and self.needs == APPROVAL
+
 
 @dataclass(frozen=True)
 class MatchedTargets:
@@ -123,6 +129,7 @@ _with_gate = (
     .outerjoin(batches, batches.c.id == erasures.c.batch_id)
     .outerjoin(versions, (versions.c.version == erasures.c.version_after) & (versions.c.version == batches.c.version))
 )
+_AWAITS_APPROVAL = and_(erasures.c.status == "needs_attention", erasures.c.needs == APPROVAL)
 _FIND = _with_gate.where(erasures.c.id == bindparam("id"))
 _STATUS = PreparedStatement(select(erasures.c.status).where(erasures.c.id == bindparam("id")))
 
@@ -273,10 +280,34 @@ def _covering(target: Target) -> Select[str]:
     return select(suppressions.c.erasure_id).where(covers)
 
 
+def count_recorded(connection: Connection) -> int:
+    """Count all recorded interactions."""
+    return int(connection.execute(select(func.count()).select_from(interactions)).scalar_one())
+
+
+def await_approval(connection: Connection, erasure_id: str) -> None:
+    """Hold a new erasure back until it is approved: it stays suppressed, and the worker does not hear of it."""
+    held = update(erasures).where(erasures.c.id == erasure_id)
+    connection.execute(held.values(status="needs_attention", needs=APPROVAL))
+    connection.execute(delete(outbox).where(outbox.c.erasure_id == erasure_id))
+
+
+def approve(connection: Connection, erasure_id: str, seq: int, at: datetime) -> bool:
+    """Put an erasure that waits for approval at the queue's end; False where it does not wait for that."""
+    waits = update(erasures).where(erasures.c.id == erasure_id, _AWAITS_APPROVAL)
+    if connection.execute(waits.values(status="accepted", needs=None, seq=seq)).rowcount != 1:
+        return False
+    _INSERT_OUTBOX.run(connection, {"erasure_id": erasure_id, "created_at": at})
+    return True
+
+
 def cancel(connection: Connection, erasure_id: str, at: datetime) -> bool:
-    """Cancel an accepted erasure, lift its suppressions, drop what people wrote about it; False where it is another."""
-    accepted = update(erasures).where(erasures.c.id == erasure_id, erasures.c.status == "accepted")
-    cancelled = accepted.values(status="cancelled", cancelled_at=at, needs=None, **WORDS_CLEARED)
+    """Cancel an erasure, lift its suppressions, drop what people wrote about it; False where it is neither accepted nor
+    awaits approval, or is under legal hold.
+    """
+    open_ = or_(erasures.c.status == "accepted", _AWAITS_APPROVAL)
+    wanted = update(erasures).where(erasures.c.id == erasure_id, open_, erasures.c.held_since.is_(None))
+    cancelled = wanted.values(status="cancelled", cancelled_at=at, needs=None, **WORDS_CLEARED)
     if connection.execute(cancelled).rowcount != 1:
         return False
     connection.execute(delete(suppressions).where(suppressions.c.erasure_id == erasure_id))

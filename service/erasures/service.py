@@ -13,9 +13,10 @@ from sqlalchemy import Connection
 
 from service.audit import service as audit
 from service.audit.service import AuditEvent
-from service.erasures import repository
+from service.erasures import approval, repository
 from service.erasures.modes import Mode
 from service.erasures.problems import (
+    ApprovalAwaited,
     BacklogFull,
     ErasureNotFound,
     IdempotencyKeyReused,
@@ -68,6 +69,8 @@ class _PreparedErasure:
     idempotency: Mapping[str, Any] | None
     entry: Mapping[str, Any]
     backlog_max: int
+    approval_min_pairs: int
+    approval_share: float
 
 
 Charge = Callable[[int], Awaitable[None]]
@@ -217,7 +220,7 @@ async def wait(services: Services, erasure_id: str, seconds: float) -> Erasure |
 
 
 async def cancel(services: Services, erasure_id: str, owner: str | None = None) -> Erasure:
-    """Cancel an accepted erasure: its suppressions are lifted, and the model never hears of it.
+    """Cancel an erasure that is accepted, or awaits approval: it is shown again, and the model never hears of it.
 
     Raises:
         ErasureNotFound: also for one that is not of `owner`.
@@ -269,7 +272,11 @@ def _order(services: Services, request: NewErasure, started: float) -> _Prepared
     }
     counts = {"interactions": len(subjects.interactions), "items": len(subjects.items), "users": len(subjects.users)}
     entry = {"commitment": commitment, "mode": row["mode"], "requested": len(subjects), "targets": counts}
-    return _PreparedErasure(row, targets, _idempotency(request, row, targets), entry, services.settings.backlog_max)
+    bounds = services.settings
+    return _PreparedErasure(
+        *(row, targets, _idempotency(request, row, targets), entry),
+        *(bounds.backlog_max, bounds.approval_min_pairs, bounds.approval_share),
+    )
 
 
 def _idempotency(request: NewErasure, row: Mapping[str, Any], targets: list[Target]) -> Mapping[str, Any] | None:
@@ -301,8 +308,23 @@ def _accept(connection: Connection, order: _PreparedErasure) -> Erasure:
         repository.remember_key(connection, order.idempotency)
     body = {**order.entry, "matched": row["matched"]}
     audit.write(connection, seq, [AuditEvent("erasure.accepted", body, row["id"])], at)
+    row |= _held_for_approval(connection, order, row)
     fault_point("api.before_commit")
     return _as_erasure(row)
+
+
+def _held_for_approval(connection: Connection, order: _PreparedErasure, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Hold it back where it is so large that a second person must look; what that changes of it."""
+    matched = row["matched"]
+    if matched <= order.approval_min_pairs:
+        return {}
+    recorded = repository.count_recorded(connection)
+    if matched <= order.approval_share * recorded:
+        return {}
+    repository.await_approval(connection, row["id"])
+    entries = approval.awaited(row["id"], matched, recorded)
+    audit.write(connection, audit.reserve(connection, len(entries)), entries, row["received_at"])
+    return {"status": "needs_attention", "needs": ApprovalAwaited.code}
 
 
 def _is_stored(connection: Connection, order: _PreparedErasure) -> bool:
@@ -341,7 +363,7 @@ def _as_erasure(row: Mapping[str, Any]) -> Erasure:
             *("decision", "decision_ground", "decided_at", "held_since", "compaction_id", "purged_at"),
         )
     )
-    return Erasure(**empty, **row)
+    return Erasure(**{**empty, **row})
 
 
 def _cancel(connection: Connection, services: Services, erasure_id: str, owner: str | None) -> Erasure:

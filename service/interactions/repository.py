@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Table, and_, bindparam, exists, func, or_, select, text, update
 from sqlalchemy.dialects import sqlite
 
+from service.platform.obstacles import APPROVAL
 from service.platform.prepared_statements import PreparedStatement
 from service.platform.sqlite import raw
-from service.platform.tables import interactions, items, suppressions, users
+from service.platform.tables import erasures, interactions, items, suppressions, users
 
 Keys = NDArray[np.int64]
 T = TypeVar("T")
@@ -100,12 +101,18 @@ def suppressed_all(connection: Connection) -> Suppressed:
 
 
 def suppressed_keys(connection: Connection) -> SuppressedKeys:
-    """Everything that is suppressed and registered."""
+    """Everything registered that no model is to learn: what is suppressed, but for what still awaits approval.
+
+    That is hidden from answers alone: a model that was trained without it would have forgotten it unapproved.
+    """
     user, item = suppressions.c.user_digest, suppressions.c.item_digest
     of_user, of_item = users.c.digest == user, items.c.digest == item
-    whole_users = select(users.c.key).join(suppressions, of_user).where(item == EVERY)
-    whole_items = select(items.c.key).join(suppressions, of_item).where(user == EVERY)
+    awaited = select(erasures.c.id).where(erasures.c.status == "needs_attention", erasures.c.needs == APPROVAL)
+    for_good = suppressions.c.erasure_id.not_in(awaited)
+    whole_users = select(users.c.key).join(suppressions, of_user).where(item == EVERY, for_good)
+    whole_items = select(items.c.key).join(suppressions, of_item).where(user == EVERY, for_good)
     pairs = select(users.c.key, items.c.key).select_from(suppressions).join(users, of_user).join(items, of_item)
+    pairs = pairs.where(for_good)
     found = [tuple(row) for row in connection.execute(pairs)]
     return SuppressedKeys(
         np.array(connection.scalars(whole_users).all(), np.int64),

@@ -35,7 +35,7 @@ class Snapshot:
 
     Shapes: `user_keys` (n_users,) and `item_keys` (n_items,) int64 ascending, those with an edge; `edges` (2, m) int32
     rows of these, sorted and unique. `seq`: the length of the audit log in the same instant; every erasure accepted up
-    to it is kept out.
+    to it is kept out, but for those that await approval.
     """
 
     user_keys: Keys

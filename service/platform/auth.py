@@ -45,8 +45,8 @@ log = structlog.get_logger()
 class Scope(StrEnum):
     """What a key may do; `admin` implies all others.
 
-    `officer` answers for privacy: sees the erasures of every key, and the audit log; extends deadlines, decides, holds;
-    asks for no erasure and cancels none.
+    `officer` answers for privacy: sees the erasures of every key, and the audit log; extends deadlines, decides, holds,
+    approves large erasures or refuses them; asks for none and cancels none of the others.
     """
 
     RECOMMEND = "recommend"

@@ -32,6 +32,7 @@ KEEP_UP_TRIES, KEEP_UP_PAUSE_S = 5, 0.05
 LEDGER_EVENTS = (
     *("erasure.accepted", "erasure.cancelled", "erasure.forgotten", "erasure.erased"),
     *("erasure.extended", "erasure.refused", "erasure.refused_in_part", "erasure.hold_set", "erasure.hold_lifted"),
+    *("erasure.approval_awaited", "erasure.approved"),
 )
 """What the ledger is told of."""
 

@@ -25,6 +25,8 @@ BASE_DAMAGED: Final = "base_damaged"
 WORKER_FAILING: Final = "worker_failing"
 FINE_TUNING: Final = "fine_tuning"
 """What an accepted erasure needs, where the gate refused what the encoder alone gave."""
+APPROVAL: Final = "approval"
+"""What an erasure that needs attention needs, where it is so large that a second key must approve it."""
 
 CODES: Final = (
     NO_ENCODER,

@@ -1,17 +1,21 @@
 """A worker's life, and what it tells of it."""
 
+import asyncio
 import json
 import threading
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import select
 
 import migrations
+from service.erasures import approval
 from service.platform import tables
+from service.platform.auth import Principal, Scope
 from service.platform.redis import ErasureStream
 from service.settings import Settings
 from service.unlearning.protocol import ForgetResult
@@ -20,7 +24,7 @@ from service.worker.monitor import Monitor
 from service.worker.pipeline import UNLEARNING_CRASHED
 from service.worker.repository import queue
 from tests.factories.versions import file_of
-from tests.factories.workers import Home, opened, worker_of, working
+from tests.factories.workers import Home, copy_template, opened, teach, worker_of, working
 from tests.unit.worker.waiting import eventually
 
 
@@ -31,6 +35,30 @@ def test_accepted_erasures_are_forgotten_without_redis(place: Home) -> None:
 
     with working(worker_of(place)):
         eventually(lambda: place.status(erasure_id) == "forgotten")
+
+
+def test_what_awaits_approval_is_left_alone_until_it_has_it(template: Path, home: Path) -> None:
+    """Others pass it; approved, it is forgotten as any other, from a base that was trained with it meanwhile, too."""
+    bounds = {"approval_min_pairs": 1, "approval_share": 0.001}
+    with opened(copy_template(template, home, **bounds)) as place:
+        number = place.learnt[0][0]
+        large = place.accept(users=[number])
+        small = place.accept(next(pair for pair in place.learnt if pair[0] != number))
+        with working(worker_of(place)):
+            eventually(lambda: place.status(small) == "forgotten")
+        assert place.erasure(large).needs == "approval"
+        assert place.degrees(2)[0][number] == place.degrees(1)[0][number]
+        base = teach(place, go_live=True)
+        assert place.degrees(base)[0][number] > 0
+
+        other = Principal("other", frozenset({Scope.OFFICER}), "other")
+        asyncio.run(approval.approve(place.services, large, other))
+        with working(worker_of(place)):
+            eventually(lambda: place.status(large) == "forgotten")
+
+        assert place.erasure(large).version_after == place.alias()
+        assert place.degrees(place.alias() or 0)[0][number] == 0
+        assert not [pair for pair in place.recorded() if pair[0] == number]
 
 
 @pytest.mark.P4
