@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,7 +145,7 @@ def test_targets_hold_keys_and_their_own_matches(database: Database) -> None:
 
 def test_ten_thousand_targets_are_one_erasure(database: Database) -> None:
     """Resolved and counted in sets, not one by one."""
-    domains = Domains(database)
+    domains = Domains(database, load_settings(home=Path("/nonexistent"), approval_share=1))
     pairs = [(f"u{number % 100}", f"i{number // 100}") for number in range(10_000)]
     domains.record(*pairs[:5_000])
 
