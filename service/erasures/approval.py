@@ -19,7 +19,6 @@ from service.erasures.repository import Erasure
 from service.platform.auth import Principal
 from service.platform.dependencies import Services
 
-
 AWAITED, APPROVED = "erasure.approval_awaited", "erasure.approved"
 """Entries beside those that change the status: by them the ledger knows what awaits whom."""
 

@@ -57,7 +57,12 @@ def redo(connection: Connection, records: Mapping[str, DecisionRecords], at: dat
         if erasure is None or erasure.status in ("cancelled", "erased"):
             continue
         # Approval first: a hold on what awaits it is another one.
-        steps = ((wanted.approval, _approve), (wanted.extension, _extend), (wanted.decision, _decide), (wanted.hold, _hold))
+        steps = (
+            (wanted.approval, _approve),
+            (wanted.extension, _extend),
+            (wanted.decision, _decide),
+            (wanted.hold, _hold),
+        )
         done = [
             step(connection, repository.find(connection, erasure_id) or erasure, record, at)
             for record, step in steps

@@ -93,7 +93,13 @@ def test_a_large_erasure_is_hidden_at_once_and_forgotten_once_it_is_approved(bot
     assert (approved.json()["status"], approved.json()["needs"]) == ("accepted", None)
     assert (waiting(both), in_outbox(both), learnt(both)) == ([given["id"]], 1, 12)
     assert both.client.get("/v1/users/u0/interactions").json()["interactions"] == []
-    assert events(both, given["id"]) == ["erasure.accepted", "erasure.needs_attention", "erasure.accepted_again"]
+    assert events(both, given["id"]) == [
+        "erasure.accepted",
+        "erasure.needs_attention",
+        "erasure.approval_awaited",
+        "erasure.accepted_again",
+        "erasure.approved",
+    ]
     again = both.client.post(f"{path}/approval", headers=officer)
     assert (again.status_code, again.json()["code"]) == (409, "approval_not_awaited")
 
@@ -154,3 +160,26 @@ def test_a_retry_finds_it_waiting_and_then_approved(both: Api) -> None:
 
     assert (waits.status_code, waits.json()["status"], waits.json()["id"]) == (200, "needs_attention", first["id"])
     assert (approved.status_code, approved.json()["status"], approved.json()["id"]) == (202, "accepted", first["id"])
+
+
+@pytest.mark.parametrize("after", ["lifted", "never"])
+def test_a_legal_hold_takes_nobody_round_the_second_key(both: Api, after: str) -> None:
+    """Set and lifted, it awaits approval as before; while it is set, nobody approves, refuses or cancels."""
+    asker, officer = both.key(Scope.ERASE, label="shop"), both.key(Scope.OFFICER, label="privacy")
+    path = ask_for_half(both, asker).headers["Location"]
+
+    held = both.client.patch(path, json={"legal_hold": True}, headers=officer)
+
+    assert (held.status_code, held.json()["status"], held.json()["needs"]) == (200, "needs_attention", "approval")
+    for method in ("POST", "DELETE"):
+        refused = both.client.request(method, f"{path}/approval", headers=officer)
+        assert (refused.status_code, refused.json()["code"]) == (409, "legal_hold")
+    assert both.client.delete(path, headers=asker).status_code == 409
+    if after == "lifted":
+        lifted = both.client.patch(path, json={"legal_hold": False}, headers=officer)
+        assert (lifted.json()["status"], lifted.json()["needs"]) == ("needs_attention", "approval")
+        assert waiting(both) == []
+        assert both.client.post(f"{path}/approval", headers=officer).json()["status"] == "accepted"
+    else:
+        assert waiting(both) == []
+    assert verified(both, path)["legal_hold"] is (after == "never")

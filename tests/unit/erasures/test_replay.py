@@ -14,15 +14,17 @@ from sqlalchemy import select, text
 
 from model_store import ModelStore
 from model_store.erasure_ledger import FORK
-from service.erasures import decisions
+from service.erasures import approval, decisions
 from service.erasures.grounds import DecisionOutcome, ExtensionGround, RefusalGround
 from service.erasures.ledger_keeping import LedgerKeeper
 from service.erasures.replay import LedgerReplay
 from service.interactions import service as interactions
 from service.interactions.problems import AllSuppressed
 from service.platform import faults
+from service.platform.auth import Principal, Scope
 from service.platform.clock import SystemClock
 from service.platform.integrity import CannotReplay, Integrity, compare, raise_watermark
+from service.platform.obstacles import APPROVAL
 from service.platform.problem import DatabaseBehind
 from service.platform.tables import audit_entries, erasure_targets, erasures, suppressions
 from service.receipts import statement
@@ -393,6 +395,29 @@ def test_what_people_decided_is_decided_again(settings: Settings, tmp_path: Path
             ]
             at.integrity.look()
             assert at.replay(lambda: False) == 0  # nothing is done twice
+
+
+def test_what_awaits_a_second_key_awaits_it_again(settings: Settings, tmp_path: Path):
+    """A restore is no way round four eyes; what was approved since the backup stays approved."""
+    officer = Principal("o", frozenset({Scope.OFFICER}), "privacy")
+    strict = settings.model_copy(update={"approval_min_pairs": 1, "approval_share": 1e-9})
+    with kept(strict) as at:
+        early = at.place.accept(users=[1])
+        at.settle()
+    backup = Backup(settings.sql_url, tmp_path)
+    with kept(strict) as at:
+        awaiting, approved = (at.place.accept(users=[number]) for number in (2, 3))
+        for each in (early, approved):
+            asyncio.run(approval.approve(at.place.services, each, officer))
+        at.settle()
+    for _ in range(2):
+        backup.restore()
+        with kept(strict) as at:
+            assert at.clean() == 2 + 2
+            assert states(at.place) == {awaiting: "needs_attention", approved: "accepted", early: "accepted"}
+            assert at.place.erasure(awaiting).needs == APPROVAL
+            at.integrity.look()
+            assert at.replay(lambda: False) == 0
 
 
 def decided(place: Home) -> dict[str, tuple[Any, ...]]:
