@@ -1,6 +1,7 @@
 # Everything here sets itself up: `make demo` and `make test` need only make and Python >= 3.11.
 #   make demo ARGS="--json demo.json"      passes arguments on to the command
 #   make test ARGS="tests/unit -x"         passes arguments on to pytest
+#   make test PROCESSES=0                  runs the tests in one process, for a debugger (default: one per core, up to 8)
 #   make PYTHON=python3.12 test            chooses the interpreter of the environment
 #   make PIP_ARGS="..." test               passes arguments on to pip, an index of CPU-only wheels for example
 SHELL := /bin/bash
@@ -11,10 +12,13 @@ MAKEFLAGS += --no-builtin-rules
 
 ARGS ?=
 PIP_ARGS ?=
+PROCESSES ?= logical
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCHMARKS_STAMP := $(VENV)/.installed-benchmarks
+# Tests that stand together stay together, as far as both ends of a run allow: what a module makes is made once.
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --maxprocesses 8 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # The first interpreter that is new enough and can make environments; prints its name, or says what to install.
@@ -67,10 +71,10 @@ check: $(STAMP) ## lint, types, import rules
 	$(BIN)/lint-imports
 
 pytest: $(STAMP) ## the tests alone; ARGS="tests/unit -x"
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test: check ## checks and tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 benchmark: $(STAMP) ## every figure of the docs, into benchmarks/results
 	$(BIN)/python -m benchmarks.main $(ARGS)
