@@ -23,6 +23,8 @@ T = TypeVar("T")
 OLDEST_VERSION = 7
 BLOCK_MAX_MS = 5_000
 DEAD_MAX = 10_000
+LIMITS_KEYS = "expunge:limits*"
+"""What `service.platform.key_limits` counts under."""
 _FIELD = b"id"
 
 
@@ -175,6 +177,15 @@ class ErasureStream:
         idle_ms = max((entry["time_since_delivered"] for entry in oldest), default=0)
         return StreamDepth(int(length), int(summary["pending"]), idle_ms / 1000)
 
+    def contents(self) -> Iterator[tuple[str, list[bytes]]]:
+        """Everything that the service keeps in the server, by key: names, fields and values as they are."""
+        with _mapped():
+            for stream in (self._stream, self._dead):
+                yield from ((stream, page) for page in self._entries(stream))
+            for key in self._redis.scan_iter(match=LIMITS_KEYS, count=1_000):
+                if key.decode() not in (self._stream, self._dead):
+                    yield key.decode(errors="replace"), [key, b"\n", self._redis.dump(key) or b""]
+
     def rewrite_log(self) -> None:
         """Ask the server to rewrite its append-only file, so that acknowledged ids leave the disk too."""
         with _mapped():
@@ -188,6 +199,13 @@ class ErasureStream:
         """Let go of the connections."""
         self._redis.close()
         self._blocking.close()
+
+    def _entries(self, stream: str) -> Iterator[list[bytes]]:
+        """The fields and values of a stream's entries, many together."""
+        start = b"-"
+        while entries := self._redis.xrange(stream, min=start, max=b"+", count=1_000):
+            yield [each for _, fields in entries for pair in fields.items() for each in (*pair, b"\n")]
+            start = b"(" + entries[-1][0]
 
     def _in_group(self, command: Callable[[], T]) -> T:
         with _mapped():
