@@ -169,6 +169,13 @@ _STREAM_FILES = (
 )
 
 _TEMPORARY = (
+    *_files(
+        "purge/*.needles purge/.*.needles.*",
+        (DataKind.ID, DataKind.DIGEST, DataKind.KEY, DataKind.VECTOR, DataKind.TEXT, DataKind.COMMITMENT),
+        GoesAt.ERASED,
+        "What a purge looks for, of the erasures that it completes: mode 0600, from before the purge until the search "
+        "found nothing; then written over and unlinked.",
+    ),
     *impersonal(
         DataStore.HOME, ["serve.log"], "The log of `expunge demo --keep`: the fields of the log, as listed below."
     ),

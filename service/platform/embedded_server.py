@@ -171,6 +171,7 @@ def spawn(binary: Path, folder: Path, address: Address) -> subprocess.Popen[byte
 
 
 # everysec: the database is the truth, so a second of entries may go with the power. noeviction: no entry vanishes.
+# rdbcompression no: what its files hold can be searched for.
 _CONFIGURATION = (
     "daemonize no",
     "appendonly yes",
@@ -181,6 +182,7 @@ _CONFIGURATION = (
     "auto-aof-rewrite-min-size 8mb",
     "loglevel warning",
     "databases 1",
+    "rdbcompression no",
 )
 
 

@@ -27,7 +27,7 @@ class Matches:
 
 
 @dataclass
-class Finding:
+class StreamMatches:
     """What a search of one stream found: the matches of each pattern by its number, and the bytes that were read."""
 
     matches: dict[int, Matches] = field(default_factory=dict)
@@ -51,16 +51,16 @@ class ByteSearch:
             _Group(patterns[at : at + PATTERNS_MAX], at, list(known)) for at in range(0, len(patterns), PATTERNS_MAX)
         ]
 
-    def find(self, chunks: Iterable[bytes]) -> Finding:
+    def find(self, chunks: Iterable[bytes]) -> StreamMatches:
         """Search a stream that comes in chunks of any size; a pattern across their borders is found, and once."""
-        found = Finding()
+        found = StreamMatches()
         for start, data, low, high in self._windows(chunks, found):
             for group in self._groups:
                 for number, offset in group.matches(data, low, high):
                     found.matches.setdefault(number, Matches()).add(start + offset)
         return found
 
-    def _windows(self, chunks: Iterable[bytes], found: Finding) -> Iterator[tuple[int, bytes, int, int]]:
+    def _windows(self, chunks: Iterable[bytes], found: StreamMatches) -> Iterator[tuple[int, bytes, int, int]]:
         """(offset of the window, its bytes, from where on matches that begin in it count, up to where).
 
         A match counts in the window in which a margin stands on either side of its first byte, so that whatever may

@@ -12,11 +12,11 @@ from service.residue.report import NeedleKind, ResiduePlace, ResidueStore, Store
 
 Progress = Callable[[ResidueStore, int], None]
 """Told which store is searched, and how many bytes were read in all."""
-Judge = Callable[[Needle, Matches], "Judgement"]
+Judge = Callable[[Needle, Matches], "MatchVerdict"]
 
 
 @dataclass(frozen=True)
-class Judgement:
+class MatchVerdict:
     """What matches mean: how many may not be there, where, why; and how many may, and why."""
 
     residue: int
@@ -28,7 +28,7 @@ class Judgement:
 
 def all_residue(note: str | None = None) -> Judge:
     """Whatever is found may not be there."""
-    return lambda needle, matches: Judgement(matches.count, matches.offsets[0], note)
+    return lambda needle, matches: MatchVerdict(matches.count, matches.offsets[0], note)
 
 
 class OutOfTime(Exception):
@@ -36,7 +36,7 @@ class OutOfTime(Exception):
 
 
 @dataclass
-class Clockwork:
+class SearchBudget:
     """The time and the progress of one search. `deadline`: monotonic seconds; None: none."""
 
     deadline: float | None = None
@@ -59,7 +59,7 @@ class StoreSearch:
     """The search of one store: a result that grows."""
 
     result: StoreResult
-    clockwork: Clockwork
+    budget: SearchBudget
     search: ByteSearch
     patterns: Sequence[Needle]
     _places: dict[tuple[str, NeedleKind, str | None, str | None], ResiduePlace] = field(default_factory=dict)
@@ -68,7 +68,7 @@ class StoreSearch:
         self, place: str, chunks: Iterable[bytes], judge: Judge | None = None, *, offsets: bool = True
     ) -> bool:
         """Search a stream of bytes; whether anything was found. Raises what reading raises, and OutOfTime."""
-        found = self.search.find(self.clockwork.reading(self.result.store, chunks))
+        found = self.search.find(self.budget.reading(self.result.store, chunks))
         self.result.n_bytes += found.n_bytes
         for number, matches in sorted(found.matches.items()):
             needle = self.patterns[number]

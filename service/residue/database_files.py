@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from service.platform.database import Database
@@ -11,7 +11,7 @@ from service.residue import postgresql_repository as server
 from service.residue import repository
 from service.residue.byte_search import Matches
 from service.residue.byte_sources import read_apart
-from service.residue.collecting import Judge, Judgement, StoreSearch
+from service.residue.collecting import Judge, MatchVerdict, StoreSearch
 from service.residue.needles import Needle
 from service.residue.report import NeedleKind
 
@@ -60,12 +60,12 @@ class _SqlitePages:
         self._owners: dict[int, str] | None = None
         self._page_size = 0
 
-    def in_file(self, needle: Needle, matches: Matches) -> Judgement:
+    def in_file(self, needle: Needle, matches: Matches) -> MatchVerdict:
         """Matches in the file itself."""
         self._look()
         return self._judge(needle, matches, [offset // self._page_size + 1 for offset in matches.offsets], "")
 
-    def in_log(self, needle: Needle, matches: Matches) -> Judgement:
+    def in_log(self, needle: Needle, matches: Matches) -> MatchVerdict:
         """Matches in the write-ahead log, by the present owner of the page that a frame is of."""
         self._look()
         frame, pages = self._page_size + _FRAME_HEADER, list[int]()
@@ -76,7 +76,7 @@ class _SqlitePages:
                 pages.append(int.from_bytes(log.read(4), "big"))
         return self._judge(needle, matches, pages, "No truncating checkpoint has emptied it. ")
 
-    def _judge(self, needle: Needle, matches: Matches, pages: list[int], note: str) -> Judgement:
+    def _judge(self, needle: Needle, matches: Matches, pages: list[int], note: str) -> MatchVerdict:
         assert self._owners is not None
         owners = [self._owners.get(page) for page in pages]
         may = needle.kind is NeedleKind.DIGEST and _digest_of(needle) in self._suppressed
@@ -84,10 +84,10 @@ class _SqlitePages:
         left = [place for place, owner in enumerate(owners) if not (may and owner == SUPPRESSIONS)]
         count = matches.count - allowed
         if not count:
-            return Judgement(0, allowed=allowed, why=_BY_TOMBSTONE)
+            return MatchVerdict(0, allowed=allowed, why=_BY_TOMBSTONE)
         named = sorted({f"pages of {owners[place]}" if owners[place] else "free pages" for place in left})
         at = matches.offsets[left[0]] if left else None
-        return Judgement(count, at, f"{note}In {', '.join(named)}.", allowed, _BY_TOMBSTONE)
+        return MatchVerdict(count, at, f"{note}In {', '.join(named)}.", allowed, _BY_TOMBSTONE)
 
     def _look(self) -> None:
         if self._owners is None:
@@ -128,16 +128,16 @@ def _search_server_file(database: Database, search: StoreSearch, path: str, wher
 
 
 def _judge_of(suppressed: set[bytes], may_hold: bool, why: str) -> Judge:
-    def judge(needle: Needle, matches: Matches) -> Judgement:
+    def judge(needle: Needle, matches: Matches) -> MatchVerdict:
         if may_hold and needle.kind is NeedleKind.DIGEST and _digest_of(needle) in suppressed:
-            return Judgement(0, allowed=matches.count, why=why)
-        return Judgement(matches.count, matches.offsets[0])
+            return MatchVerdict(0, allowed=matches.count, why=why)
+        return MatchVerdict(matches.count, matches.offsets[0])
 
     return judge
 
 
-def _explain(search: StoreSearch, keeping: Iterable[str], what: str) -> None:
-    note = " ".join([what, *(f"{each[0].upper()}{each[1:]}." for each in keeping)])
+def _explain(search: StoreSearch, keeping: Sequence[str], what: str) -> None:
+    note = " ".join([what, *(["Kept by: " + "; ".join(keeping) + "."] if keeping else [])])
     for place in search.result.places:
         place.note = note
 

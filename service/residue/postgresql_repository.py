@@ -31,7 +31,7 @@ class ServerFile(NamedTuple):
 
 
 class ServerAccess(NamedTuple):
-    """Who this role is, and whether it may read the server's files; whether the write-ahead log is compressed."""
+    """This role (quoted); whether it may read the server's files; whether the write-ahead log is compressed."""
 
     role: str
     may_read: bool
@@ -42,7 +42,7 @@ def access(connection: Connection) -> ServerAccess:
     """What this role may do."""
     row = connection.execute(
         text(
-            "SELECT current_user, "
+            "SELECT '\"' || replace(current_user, '\"', '\"\"') || '\"', "
             "has_function_privilege('pg_ls_dir(text,boolean,boolean)', 'execute') AND "
             "has_function_privilege('pg_stat_file(text,boolean)', 'execute') AND "
             "has_function_privilege('pg_read_binary_file(text,bigint,bigint,boolean)', 'execute'), "
@@ -128,7 +128,7 @@ def log_keeping(connection: Connection) -> list[str]:
     """What keeps segments of the write-ahead log besides slots."""
     names = ("min_wal_size", "wal_keep_size", "archive_mode")
     values = {name: connection.scalar(text("SELECT current_setting(:name)"), {"name": name}) for name in names}
-    found = [f"min_wal_size = {values['min_wal_size']} keeps segments for reuse, with what was in them"]
+    found = [f"min_wal_size = {values['min_wal_size']}, which has segments reused with what was in them"]
     if values["wal_keep_size"] not in ("0", "0MB"):
         found.append(f"wal_keep_size = {values['wal_keep_size']}")
     if values["archive_mode"] != "off":

@@ -15,9 +15,9 @@ from service.platform.redis import ErasureStream
 from service.residue import repository
 from service.residue.byte_search import Matches
 from service.residue.byte_sources import files_below, read_plain
-from service.residue.collecting import Clockwork, Judgement, OutOfTime, Progress, StoreSearch, all_residue
+from service.residue.collecting import MatchVerdict, OutOfTime, Progress, SearchBudget, StoreSearch, all_residue
 from service.residue.database_files import search_database_files
-from service.residue.expectation import Expectation
+from service.residue.expected_absence import ExpectedAbsence
 from service.residue.model_files import ModelFolder, UnreadableTensors, holds_tensors, model_folders, read_tensors
 from service.residue.needles import Needle, Needles
 from service.residue.report import NeedleKind, ResidueReport, ResidueStore, StoreResult
@@ -67,9 +67,9 @@ class ResidueScan:
         """
         began = time.monotonic()
         at = rfc3339(self._clock.now())
-        clockwork = Clockwork(None if seconds is None else began + seconds, progress)
-        expected = self._database.query(lambda connection: Expectation.of(connection, needles))
-        search = _HomeSearch(self._database, self._store, self._stream, self._settings, expected, clockwork)
+        budget = SearchBudget(None if seconds is None else began + seconds, progress)
+        expected = self._database.query(lambda connection: ExpectedAbsence.of(connection, needles))
+        search = _HomeSearch(self._database, self._store, self._stream, self._settings, expected, budget)
         stores = search.run()
         return ResidueReport(at, time.monotonic() - began, stores, expected.counts, _notes(needles, expected))
 
@@ -83,11 +83,11 @@ class _HomeSearch:
         store: ModelStore,
         stream: ErasureStream | None,
         settings: Settings,
-        expected: Expectation,
-        clockwork: Clockwork,
+        expected: ExpectedAbsence,
+        budget: SearchBudget,
     ) -> None:
         self._database, self._store, self._stream, self._settings = database, store, stream, settings
-        self._expected, self._clockwork = expected, clockwork
+        self._expected, self._budget = expected, budget
         self._stores = {store: self._new(store) for store in ResidueStore}
         self._folders = {folder.path: folder for folder in model_folders(store.root)}
 
@@ -116,7 +116,7 @@ class _HomeSearch:
         in_stream = store in (ResidueStore.STREAM, ResidueStore.STREAM_FILES)
         search = self._expected.in_stream if in_stream else self._expected.everywhere
         patterns = self._expected.stream_patterns if in_stream else self._expected.patterns
-        return StoreSearch(StoreResult(store), self._clockwork, search, patterns)
+        return StoreSearch(StoreResult(store), self._budget, search, patterns)
 
     def _search_columns(self) -> None:
         columns = self._stores[ResidueStore.COLUMNS]
@@ -219,9 +219,9 @@ class _HomeSearch:
         except Unavailable as problem:
             search.unread(problem.detail)
 
-    def _by_tombstone(self, needle: Needle, matches: Matches) -> Judgement:
+    def _by_tombstone(self, needle: Needle, matches: Matches) -> MatchVerdict:
         if needle.kind is NeedleKind.DIGEST:
-            return Judgement(0, allowed=matches.count, why=_BY_TOMBSTONE)
+            return MatchVerdict(0, allowed=matches.count, why=_BY_TOMBSTONE)
         return all_residue()(needle, matches)
 
     def _name(self, path: Path) -> str:
@@ -248,9 +248,9 @@ _KIND_OF_CELL = {
 }
 
 
-def _by_ledger(needle: Needle, matches: Matches) -> Judgement:
+def _by_ledger(needle: Needle, matches: Matches) -> MatchVerdict:
     if needle.kind is NeedleKind.DIGEST:
-        return Judgement(0, allowed=matches.count, why=_BY_LEDGER)
+        return MatchVerdict(0, allowed=matches.count, why=_BY_LEDGER)
     return all_residue()(needle, matches)
 
 
@@ -260,7 +260,7 @@ def _sqlite_files(database: Database) -> set[Path]:
     return {Path(f"{database.url.database}{end}").absolute() for end in ("", "-wal", "-shm", "-journal")}
 
 
-def _notes(needles: Needles, expected: Expectation) -> list[str]:
+def _notes(needles: Needles, expected: ExpectedAbsence) -> list[str]:
     notes = []
     short, common = expected.counts["too_short"], expected.counts["in_texts_that_stay"]
     if short:

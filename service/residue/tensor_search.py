@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.residue.expectation import Expectation
+from service.residue.expected_absence import ExpectedAbsence
 from service.residue.model_files import Tensors
 from service.residue.report import NeedleKind
 from service.residue.vectors import VectorRows
@@ -27,7 +27,7 @@ class TensorFinding(NamedTuple):
 
 
 def search_tensors(
-    tensors: Tensors, keys: tuple[Keys, Keys] | None, expected: Expectation, rows: VectorRows
+    tensors: Tensors, keys: tuple[Keys, Keys] | None, expected: ExpectedAbsence, rows: VectorRows
 ) -> Iterator[TensorFinding]:
     """What is left in the tensors of one file.
 

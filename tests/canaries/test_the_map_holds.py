@@ -28,6 +28,8 @@ RARE = {
     "valkey/address",
     "valkey/server.sock",
     "serve.log",
+    "purge/*.needles",
+    "purge/.*.needles.*",
 }
 
 # Of an encoder that learnt what a forgotten pair should score; this one saw too little.

@@ -19,7 +19,7 @@ COVERS_MAX = 1_000
 
 
 @dataclass
-class Expectation:
+class ExpectedAbsence:
     """What a search looks for, made ready.
 
     `users`, `items`, `pairs`: keys that ought to be gone, with their erasures. `suppressed`: digests that suppressions
@@ -38,7 +38,7 @@ class Expectation:
     counts: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, connection: Connection, needles: Needles) -> Expectation:
+    def of(cls, connection: Connection, needles: Needles) -> ExpectedAbsence:
         """Compare needles with what the database holds by right now."""
         back = repository.back_in_use(connection, needles.users, needles.items, needles.pairs)
         users, items = _without(needles.users, back[0]), _without(needles.items, back[1])
