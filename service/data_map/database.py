@@ -107,10 +107,11 @@ _ERASURES = (
     *_columns(
         "erasure_evidence",
         "body",
-        (DataKind.COMMITMENT, DataKind.FACT),
+        (DataKind.COMMITMENT, DataKind.DIGEST, DataKind.FACT),
         GoesAt.NEVER,
-        "What the purge and the search found, and that the base never learnt what was erased, in digests keyed for "
-        "that base alone.",
+        "What the purge and the search found, and that the base never learnt what was erased: by digests, keyed for "
+        "that base alone, of users and items that it was trained on and that stand next to the erased ones in order; "
+        "where a pair is erased and its user stays, of that user and the user's items. None of who is gone.",
     ),
     *_columns(
         "erasure_targets",

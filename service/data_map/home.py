@@ -127,6 +127,12 @@ _LEARNING = (
         "One that was interrupted stays until the same training is run again. " + UNTIL_COMPACTION,
     ),
     *_files(
+        "purge/*.evidence purge/.*.evidence.part",
+        (DataKind.COMMITMENT, DataKind.DIGEST, DataKind.REQUEST),
+        GoesAt.RETENTION,
+        "As erasure_evidence.body, made before the purge. Taken away when the compaction is done.",
+    ),
+    *_files(
         "imported.json",
         DataKind.TEXT,
         GoesAt.NEVER,

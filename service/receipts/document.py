@@ -34,13 +34,14 @@ class Receipt:
     """A receipt as it is passed on; nothing of it is to be believed before `verification.verify`.
 
     `statement` is canonical JSON, `signature` the signature lines of the note whose text it is, `checkpoint` a signed
-    note.
+    note; `evidence`, of an erasure that is erased, the text whose hash is in its entry of the log.
     """
 
     statement: str
     signature: str
     entries: tuple[ReceiptEntry, ...]
     checkpoint: str
+    evidence: str | None = None
 
     @classmethod
     def parse(cls, data: bytes | str) -> Receipt:
@@ -53,14 +54,15 @@ class Receipt:
             raise malformed("it is not JSON, or names something twice") from None
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise malformed(f"its format is not {FORMAT}")
-        if set(document) != {"format", "statement", "signature", "entries", "checkpoint"}:
+        if set(document) - {"evidence"} != {"format", "statement", "signature", "entries", "checkpoint"}:
             raise malformed("it has other members than the format")
         entries = document["entries"]
         if not isinstance(entries, list) or not 0 < len(entries) <= ENTRIES_MAX:
             raise malformed("it has no entries of the log, or too many")
         texts = (_text(document, name) for name in ("statement", "signature", "checkpoint"))
         statement, signature, checkpoint = texts
-        return cls(statement, signature, tuple(map(_entry, entries)), checkpoint)
+        evidence = _text(document, "evidence") if "evidence" in document else None
+        return cls(statement, signature, tuple(map(_entry, entries)), checkpoint, evidence)
 
     def json(self) -> bytes:
         """The JSON form, for people to keep."""
@@ -75,6 +77,8 @@ class Receipt:
             "entries": entries,
             "checkpoint": self.checkpoint,
         }
+        if self.evidence is not None:
+            document["evidence"] = self.evidence
         return json.dumps(document, ensure_ascii=False, indent=1).encode() + b"\n"
 
 
@@ -99,10 +103,12 @@ def _entry(value: Any) -> ReceiptEntry:
 
 
 def _text(document: Mapping[str, Any], name: str) -> str:
-    value = document[name]
-    if not isinstance(value, str):
-        raise malformed(f"{name} is no text")
-    return value
+    value: Any = document[name]
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise malformed(f"{name} is no text") from None
+    return str(value)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,19 +4,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+ERASED = "erased"
 STATUS_AFTER = {
     "erasure.accepted": "accepted",
     "erasure.accepted_again": "accepted",
     "erasure.needs_attention": "needs_attention",
     "erasure.cancelled": "cancelled",
     "erasure.forgotten": "forgotten",
-    "erasure.erased": "erased",
+    "erasure.erased": ERASED,
     "erasure.refused": "refused",
 }
 """What an entry of the log makes of the erasure's status; other entries leave it."""
 OUTCOMES = {"erasure.refused": "refused", "erasure.refused_in_part": "partial"}
 HOLDS = {"erasure.hold_set": True, "erasure.hold_lifted": False}
-OVER = ("erased", "cancelled", "refused")
+OVER = (ERASED, "cancelled", "refused")
 
 
 @dataclass
@@ -32,6 +33,8 @@ class ErasureHistory:
     extension: dict[str, Any] | None = None
     decision: dict[str, Any] | None = None
     legal_hold: bool = False
+    erased: Mapping[str, Any] | None = None
+    """The body of the entry by which it is erased, where it is."""
 
     @property
     def final(self) -> bool:
@@ -47,6 +50,7 @@ def history(entries: Iterable[Mapping[str, Any]]) -> ErasureHistory:
         after = STATUS_AFTER.get(event)
         if after is not None:
             found.status = after
+            found.erased = body if after == ERASED else None
             if after != "accepted" or after not in found.reached:
                 found.reached[after] = at
         if event == "erasure.extended":

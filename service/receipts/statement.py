@@ -42,7 +42,8 @@ _GUARANTEES = {
     "erased": {
         "kind": "exact",
         "method": "retraining from scratch on what remains, then purge and search",
-        "means": "The live model was never trained on the interactions, and no store in scope holds them.",
+        "means": "The model that answers was never trained on the interactions, and no store that was searched holds "
+        "them; what was searched, and what was not, is in the evidence.",
     },
 }
 
@@ -74,6 +75,7 @@ def state(erasure: Erasure, log: str, entries: Sequence[Mapping[str, Any]]) -> d
         "out_of_scope": list(OUT_OF_SCOPE),
         "reached": told.reached,
         "requested": erasure.requested,
+        "stages": erasure.stages,
         "status": erasure.status,
         "versions": {"after": erasure.version_after, "before": erasure.version_before},
     }

@@ -12,9 +12,11 @@ from service.audit.tlog.checkpoint import LogCheckpoint
 from service.audit.tlog.errors import Unverified
 from service.audit.tlog.merkle import leaf_hash, verify_inclusion
 from service.audit.tlog.note import SignedNote, VerifierKey, signatures_of
+from service.evidence.training_key import TrainingKey
+from service.evidence.verification import ProvenAbsence, Wanted, verify_evidence
 from service.platform.canonical import canonical_json
 from service.receipts.document import FORMAT, Receipt, ReceiptEntry, malformed
-from service.receipts.history import history
+from service.receipts.history import ErasureHistory, history
 
 _FIXED = ("commitment", "mode", "requested", "matched")
 
@@ -38,16 +40,26 @@ class Opening:
         }
         return hashlib.sha256(bytes.fromhex(self.salt) + canonical_json(document)).hexdigest()
 
+    def wanted(self, key: TrainingKey) -> Wanted:
+        """What must be shown to be absent from the training data."""
+        pairs = sorted({(pair["user_id"], pair["item_id"]) for pair in self.interactions})
+        return Wanted(key, tuple(pairs), tuple(sorted(set(self.users))), tuple(sorted(set(self.items))))
+
 
 @dataclass(frozen=True)
 class VerifiedReceipt:
-    """What a receipt proves: its statement, the entries of the log behind it, the head that holds them, who signed."""
+    """What a receipt proves: its statement, the entries of the log behind it, the head that holds them, who signed.
+
+    `evidence`, `absence`: of an erasure that is erased, what was searched and shown; else None.
+    """
 
     statement: Mapping[str, Any]
     entries: tuple[Mapping[str, Any], ...]
     checkpoint: LogCheckpoint
     signers: tuple[str, ...]
     opened: bool
+    evidence: Mapping[str, Any] | None = None
+    absence: ProvenAbsence | None = None
 
 
 def verify(
@@ -56,6 +68,7 @@ def verify(
     *,
     erasure_id: str | None = None,
     opening: Opening | None = None,
+    training_key: TrainingKey | None = None,
 ) -> VerifiedReceipt:
     """Check everything that a receipt claims.
 
@@ -64,6 +77,7 @@ def verify(
         keys: public keys of the log that are trusted, and of witnesses whose names are to be told.
         erasure_id: the erasure that it must be about.
         opening: shows that it is about these targets.
+        training_key: with `opening`, shows that it is these targets that are absent from the training data.
 
     Raises:
         Unverified: the code names the fault (docs/receipt-format.md lists them).
@@ -79,12 +93,30 @@ def verify(
     note = SignedNote.parse(receipt.checkpoint)
     checkpoint = LogCheckpoint.verified(receipt.checkpoint, keys, str(statement["log"]))
     entries = tuple(_proven(entry, checkpoint) for entry in receipt.entries)
-    _agree(statement, receipt.entries, entries)
+    told = _agree(statement, receipt.entries, entries)
     if opening is not None and opening.commitment() != statement["commitment"]:
         detail = "The salt and the targets given do not open the commitment: the erasure was about something else."
         raise Unverified("wrong_commitment", detail)
+    wanted = None if opening is None or training_key is None else opening.wanted(training_key)
+    absence = _verify_evidence(receipt.evidence, statement, told, wanted)
+    evidence = None if receipt.evidence is None else _object(receipt.evidence, "the evidence")
     signers = tuple(key.name for key in note.verify(keys))
-    return VerifiedReceipt(statement, entries, checkpoint, signers, opening is not None)
+    return VerifiedReceipt(statement, entries, checkpoint, signers, opening is not None, evidence, absence)
+
+
+def _verify_evidence(
+    text: str | None, statement: Mapping[str, Any], told: ErasureHistory, wanted: Wanted | None
+) -> ProvenAbsence | None:
+    """There is evidence of what is erased, and of nothing else."""
+    if (text is None) is not (told.erased is None):
+        why = "is missing" if text is None else "is of something that is not erased"
+        raise Unverified("wrong_evidence", f"The evidence {why}.")
+    if text is None or told.erased is None:
+        return None
+    absence = verify_evidence(text, told.erased, str(statement["erasure_id"]), wanted)
+    if absence.targets != statement.get("requested"):
+        raise _contradiction("the evidence is about another number of targets")
+    return absence
 
 
 def _proven(entry: ReceiptEntry, checkpoint: LogCheckpoint) -> Mapping[str, Any]:
@@ -95,8 +127,10 @@ def _proven(entry: ReceiptEntry, checkpoint: LogCheckpoint) -> Mapping[str, Any]
     return document
 
 
-def _agree(statement: Mapping[str, Any], given: Sequence[ReceiptEntry], entries: Sequence[Mapping[str, Any]]) -> None:
-    """The statement says what the log says."""
+def _agree(
+    statement: Mapping[str, Any], given: Sequence[ReceiptEntry], entries: Sequence[Mapping[str, Any]]
+) -> ErasureHistory:
+    """The statement says what the log says, which is returned."""
     if any(entry.get("erasure_id") != statement.get("erasure_id") for entry in entries):
         raise Unverified("other_erasure", "An entry of the log in it is about another erasure.")
     indices = [entry.index for entry in given]
@@ -105,7 +139,7 @@ def _agree(statement: Mapping[str, Any], given: Sequence[ReceiptEntry], entries:
     first = entries[0]
     if first.get("event") != "erasure.accepted":
         raise _contradiction("its first entry is not the acceptance")
-    if any(statement.get(name) != first["body"].get(name) for name in _FIXED):
+    if any(statement.get(name) != first.get("body", {}).get(name) for name in _FIXED):
         raise _contradiction("the acceptance in the log names another commitment, mode or number of targets")
     told = history(entries)
     if statement.get("status") != told.status:
@@ -120,6 +154,9 @@ def _agree(statement: Mapping[str, Any], given: Sequence[ReceiptEntry], entries:
         raise _contradiction("the log tells otherwise of a legal hold")
     if statement.get("final") is not told.final:
         raise _contradiction("only an erasure that is over has a final receipt")
+    if not statement.get("out_of_scope"):
+        raise _contradiction("it says that there is nothing that it does not cover")
+    return told
 
 
 def _object(text: str, what: str) -> dict[str, Any]:

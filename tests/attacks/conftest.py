@@ -2,11 +2,13 @@
 
 import asyncio
 import importlib.util
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
@@ -22,6 +24,7 @@ from service.platform.tables import erasures
 from service.receipts import service as receipts
 from service.receipts.document import Receipt
 from tests.factories.domains import Domains
+from tests.factories.evidence import Compacted, Lie
 
 KEY = SigningKey("test.example/log", b"k" * 32)
 VERIFIER = Path(__file__).parents[2] / "docs" / "verifier" / "verify_receipt.py"
@@ -83,6 +86,11 @@ class LogService:
         else:
             ground_of_refusal = RefusalGround.LEGAL_CLAIMS
             asyncio.run(decisions.decide(services, erasure_id, DecisionOutcome.REFUSED, ground_of_refusal))
+
+    def erase(self, *erasure_ids: str, lie: Lie | None = None, **entry: Any) -> None:
+        """What a compaction leaves of erasures; with `lie`, or members of the entry, the service itself lies."""
+        with tempfile.TemporaryDirectory() as folder:
+            Compacted(self.domains, Path(folder)).erase(*erasure_ids, lie=lie, entry=entry)
 
     def receipt(self, erasure_id: str) -> Receipt:
         """The receipt of an erasure as it is now."""

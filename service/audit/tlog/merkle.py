@@ -110,6 +110,41 @@ class MerkleTree:
         return fold(self.tile(level, index)[offset : offset + (1 << rest)])
 
 
+class MerkleLevels:
+    """A tree whose nodes are all in memory, made at once: the same root and proofs as `MerkleTree`.
+
+    Args:
+        leaves: hashes of the leaves, 32 bytes each, at least one.
+    """
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        if not leaves:
+            msg = "A tree without leaves has no nodes."
+            raise ValueError(msg)
+        self._levels = [list(leaves)]
+        while len(level := self._levels[-1]) > 1:
+            above = [node_hash(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
+            self._levels.append(above + level[len(above) * 2 :])  # one that stands alone moves up as it is
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return len(self._levels[0])
+
+    def root(self) -> bytes:
+        """The Merkle Tree Hash of all leaves."""
+        return self._levels[-1][0]
+
+    def inclusion_proof(self, index: int) -> list[bytes]:
+        """The siblings from the leaf up; `index` from 0."""
+        proof = []
+        for level in self._levels[:-1]:
+            if (index ^ 1) < len(level):
+                proof.append(level[index ^ 1])
+            index >>= 1
+        return proof
+
+
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
     """Check that a leaf hash is at `index` of the tree of `size` leaves with this root (RFC 9162, 2.1.3.2).
 
