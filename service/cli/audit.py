@@ -136,6 +136,28 @@ def rotate_key(context: typer.Context) -> None:
     typer.echo(f"{key.verifier}\n{what}\nWhoever checks the log needs the first line from then on, beside the old key.")
 
 
+@app.command("training-key")
+def training_key(
+    context: typer.Context,
+    base: Annotated[int, typer.Option("--base", metavar="N", min=1, help="Number of the base, as receipts name it.")],
+) -> None:
+    """The key of what a base was trained on, for an auditor who is to check a receipt by name.
+
+    Whoever has it can test which ids the values in receipts of this base belong to: give it to whom you would show
+    those ids, and to nobody else. It opens nothing of another base, and none of the service's own digests. It is
+    derived from the secret key each time and kept nowhere.
+    """
+    from service.evidence import repository
+    from service.evidence.training_key import TrainingKey
+
+    with open_home(settings_of(context)) as home:
+        dataset_hash = home.database.query(lambda connection: repository.dataset_hash(connection, base))
+        if dataset_hash is None:
+            msg = f"There is no base {base}. `expunge status` tells of the one in use; a receipt names its own."
+            raise Refusal(msg)
+        typer.echo(str(TrainingKey.derived(home.identity, base, dataset_hash)))
+
+
 def _verify_home(context: typer.Context, key: list[str] | None, older: str | None) -> VerifiedLog:
     from service.audit import repository
     from service.audit.keys import load_signing_key, verifier_keys

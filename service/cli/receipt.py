@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from service.cli.failures import Refusal
 
 if TYPE_CHECKING:
     from service.audit.tlog.note import VerifierKey
+    from service.evidence.training_key import TrainingKey
     from service.receipts.verification import Opening, VerifiedReceipt
 
 app = typer.Typer(help="What proves an erasure: fetch it, check it offline.", no_args_is_help=True)
@@ -65,6 +67,14 @@ def verify(
         Path | None,
         typer.Option("--opening", metavar="JSON", help="Salt and targets that you kept: shows what it is about."),
     ] = None,
+    training_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--training-key",
+            metavar="FILE",
+            help="Key of the base's training data: shows that it is these targets that are not in them.",
+        ),
+    ] = None,
     json_file: Json = None,
 ) -> None:
     """Check a receipt: needs neither the service nor a network.
@@ -76,8 +86,13 @@ def verify(
     from service.receipts.verification import verify as check
 
     opened = None if opening is None else read_opening(opening)
+    if training_key is not None and opened is None:
+        msg = "A training key shows something of targets alone: name them with --opening."
+        raise Refusal(msg)
+    learnt = None if training_key is None else read_training_key(training_key)
     try:
-        found = check(Receipt.parse(file.read_bytes()), read_keys(key), erasure_id=erasure, opening=opened)
+        receipt = Receipt.parse(file.read_bytes())
+        found = check(receipt, read_keys(key), erasure_id=erasure, opening=opened, training_key=learnt)
     except Unverified as error:
         msg = f"REFUSED ({error.code}): {error}"
         raise Refusal(msg) from error
@@ -87,6 +102,8 @@ def verify(
         "signers": list(found.signers),
         "checkpoint": {"log": found.checkpoint.origin, "size": found.checkpoint.size},
         "opened": found.opened,
+        "evidence": found.evidence,
+        "absence": None if found.absence is None else asdict(found.absence),
     }
     print_result(json_file, document, "\n".join(_lines(found)))
 
@@ -105,6 +122,17 @@ def read_keys(given: list[str]) -> list[VerifierKey]:
         return [VerifierKey.parse(text) for text in texts]
     except Unverified as error:
         msg = f"{error} `expunge audit keys` of the service shows them."
+        raise Refusal(msg) from error
+
+
+def read_training_key(path: Path) -> TrainingKey:
+    """The key of a base's training data, as `expunge audit training-key` gives it; raises Refusal."""
+    from service.evidence.training_key import TrainingKey
+
+    try:
+        return TrainingKey.parse(path.read_text()[:KEY_BYTES_MAX])
+    except ValueError as error:
+        msg = f"{path.name} holds no training key. {error} `expunge audit training-key --base N` gives it."
         raise Refusal(msg) from error
 
 
@@ -138,6 +166,26 @@ def _lines(found: VerifiedReceipt) -> list[str]:
     lines.append(f"  signed by        {', '.join(found.signers)}")
     if found.opened:
         lines.append("  about            the targets of the opening given")
+    lines += _evidence_lines(found)
     if statement["notice"]:
         lines.append(str(statement["notice"]))
+    return lines
+
+
+def _evidence_lines(found: VerifiedReceipt) -> list[str]:
+    evidence, absence = found.evidence, found.absence
+    if evidence is None or absence is None:
+        return []
+    stores = evidence["search"]["stores"]
+    gone = [store for store in stores if store["verdict"] == "GONE"]
+    lines = [
+        f"  trained anew     base {evidence['base_after']} without it, data set {str(evidence['dataset_hash'])[:16]}...",
+        f"  not in it        {absence.shown:,} of {absence.targets:,} targets shown to be absent",
+    ]
+    if absence.named is not None:
+        lines.append("  by name          they are the targets of the opening given")
+    lines.append(f"  searched         {len(gone)} of {len(stores)} stores, nothing found")
+    for store in stores:
+        if store not in gone:
+            lines.append(f"  not searched     {store['store']}: {store['reason']}")
     return lines
