@@ -179,13 +179,11 @@ def _evidence_lines(found: VerifiedReceipt) -> list[str]:
     stores = evidence["search"]["stores"]
     gone = [store for store in stores if store["verdict"] == "GONE"]
     lines = [
-        f"  trained anew     base {evidence['base_after']} without it, data set {str(evidence['dataset_hash'])[:16]}...",
+        f"  trained anew     base {evidence['base_after']} without it, data set {evidence['dataset_hash'][:16]}...",
         f"  not in it        {absence.shown:,} of {absence.targets:,} targets shown to be absent",
     ]
     if absence.named is not None:
         lines.append("  by name          they are the targets of the opening given")
     lines.append(f"  searched         {len(gone)} of {len(stores)} stores, nothing found")
-    for store in stores:
-        if store not in gone:
-            lines.append(f"  not searched     {store['store']}: {store['reason']}")
-    return lines
+    left_out = [f"  not searched     {store['store']}: {store['reason']}" for store in stores if store not in gone]
+    return lines + left_out

@@ -10,6 +10,7 @@ from typing import Any
 from service.evidence.preparing import PreparedEvidence
 from service.evidence.verification import EVIDENCE_FORMAT, SAME_IN_ENTRY
 from service.platform.canonical import canonical_json
+from service.residue.report import about_one
 
 METHOD = "retraining from scratch on what remains, then purge and search"
 NOTED_MAX = 20
@@ -85,26 +86,22 @@ def evidence(erasure_id: str, facts: CompactionFacts, prepared: PreparedEvidence
 
 
 def _search(report: Mapping[str, Any], erasure_id: str) -> dict[str, Any]:
-    """What was searched: a verdict a store, and what is there and may be, as far as it concerns this erasure."""
+    """What was searched: a verdict on each store, and what is there and may be, as far as it concerns this erasure."""
+    allowed = [store["allowed"] for store in about_one(report, erasure_id)["stores"]]
     return {
         **{name: report.get(name) for name in _SEARCH_FACTS},
-        "stores": [_store(store, erasure_id) for store in report["stores"]],
+        "stores": [_store(*each) for each in zip(report["stores"], allowed, strict=True)],
         "not_searched": [str(each)[:WORDS_MAX] for each in report.get("out_of_scope", ())],
         "notes": [str(each)[:WORDS_MAX] for each in report.get("notes", ())][:NOTED_MAX],
     }
 
 
-def _store(store: Mapping[str, Any], erasure_id: str) -> dict[str, Any]:
+def _store(store: Mapping[str, Any], allowed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     reason = store.get("reason")
     return {
         "store": store["store"],
         "verdict": store["verdict"],
         "bytes": store.get("bytes"),
         "reason": None if reason is None else str(reason)[:WORDS_MAX],
-        "kept": _kept(store.get("allowed", ()), erasure_id),
+        "kept": [{name: each.get(name) for name in _ALLOWED} for each in allowed[:NOTED_MAX]],
     }
-
-
-def _kept(allowed: Sequence[Mapping[str, Any]], erasure_id: str) -> list[dict[str, Any]]:
-    mine = [each for each in allowed if erasure_id in each.get("erasures", ())]
-    return [{name: each.get(name) for name in _ALLOWED} for each in mine[:NOTED_MAX]]

@@ -9,12 +9,14 @@ from typing import Any
 import orjson
 
 from service.receipts.document import Receipt
+from service.receipts.evidence_page import evidence_parts
+from service.receipts.page_parts import instant, paragraph, table
 
 _STATUS = {
     "accepted": "Received and hidden. The model has not forgotten it yet.",
     "needs_attention": "Received and hidden. The model has not forgotten it yet: a person must look at it.",
     "forgotten": "Hidden, and forgotten by the model. Not yet erased from every store.",
-    "erased": "Erased: the model was trained anew without it, and no store in scope holds it.",
+    "erased": "Erased: the model was trained anew without it, and no store that was searched holds it.",
     "cancelled": "Cancelled at the caller's wish before the model had forgotten it. Nothing was erased.",
     "refused": "Refused. Hidden from every answer; nothing was erased.",
 }
@@ -75,21 +77,22 @@ def render(receipt: Receipt) -> str:
     parts = [
         f"<h1>{escape(final)}</h1><small>Erasure <code>{escape(statement['erasure_id'])}</code></small>",
         f'<p class="state">{escape(_STATUS[statement["status"]])}</p>',
-        _paragraph(statement["notice"]),
+        paragraph(statement["notice"]),
         "<h2>What was asked for</h2>",
-        _table(
+        table(
             {
                 "Targets named": f"{statement['requested']:,}",
                 "Interactions on record that they covered": f"{statement['matched']:,}",
                 "Wish": "as if it had never happened" if statement["mode"] == "forget" else "less of this",
-                "To be erased by": _instant(statement["due_at"]),
+                "To be erased by": instant(statement["due_at"]),
             }
         ),
         _decided(statement),
         "<h2>When</h2>",
-        _table({_REACHED[name]: _instant(at) for name, at in sorted(statement["reached"].items(), key=_by_time)}),
+        table({_REACHED[name]: instant(at) for name, at in sorted(statement["reached"].items(), key=_by_time)}),
         _guarantee(statement["guarantee"]),
         _figures(gate),
+        *evidence_parts(receipt.evidence),
         "<h2>What this does not cover</h2>",
         f"<ul>{''.join(f'<li>{escape(each)}</li>' for each in statement['out_of_scope'])}</ul>",
         "<h2>How to check it</h2>",
@@ -97,7 +100,7 @@ def render(receipt: Receipt) -> str:
         "without a network, with the public key of the log that you keep: "
         "<code>expunge receipt verify FILE --key VKEY</code>. Whoever holds the salt of the acceptance can show what "
         "the receipt is about; it names nobody itself.</p>",
-        _table(
+        table(
             {
                 "Log": statement["log"],
                 "Entries in it": ", ".join(str(index + 1) for index in statement["entries"]),
@@ -122,21 +125,21 @@ def _decided(statement: Mapping[str, Any]) -> str:
     rows = dict[str, str]()
     extension, decision = statement["extension"], statement["decision"]
     if extension is not None:
-        rows["Deadline extended on"] = _instant(extension["at"])
+        rows["Deadline extended on"] = instant(extension["at"])
         rows["Ground of the extension"] = _GROUNDS[extension["ground"]]
     if statement["legal_hold"]:
         rows["Legal hold"] = "Nothing of it is erased until the hold is lifted"
     if decision is not None:
-        rows["Decided on"] = _instant(decision["at"])
+        rows["Decided on"] = instant(decision["at"])
         rows["Decision"] = "Refused" if decision["outcome"] == "refused" else "What is left may be kept"
         rows["Ground of the decision"] = _GROUNDS[decision["ground"]]
-    return "<h2>What was decided</h2>" + _table(rows) if rows else ""
+    return "<h2>What was decided</h2>" + table(rows) if rows else ""
 
 
 def _guarantee(guarantee: Mapping[str, str] | None) -> str:
     if guarantee is None:
         return ""
-    return "<h2>How well</h2>" + _table(
+    return "<h2>How well</h2>" + table(
         {"Guarantee": guarantee["kind"], "Method": guarantee["method"], "That means": guarantee["means"]}
     )
 
@@ -145,21 +148,7 @@ def _figures(gate: Mapping[str, Any] | None) -> str:
     if gate is None:
         return ""
     figures = {label: f"{gate['figures'][name]:.4g}" for name, label in _FIGURES.items() if name in gate["figures"]}
-    return "<h2>What was measured before it served</h2>" + _table(figures) if figures else ""
-
-
-def _table(rows: Mapping[str, str], *, code: bool = False) -> str:
-    cells = {name: f"<code>{escape(value)}</code>" if code else escape(value) for name, value in rows.items()}
-    lines = (f"<tr><th>{escape(name)}</th><td>{value}</td></tr>" for name, value in cells.items())
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _paragraph(text: str | None) -> str:
-    return "" if text is None else f"<p>{escape(text)}</p>"
-
-
-def _instant(at: str) -> str:
-    return f"{at[:10]} {at[11:19]} UTC"
+    return "<h2>What was measured before it served</h2>" + table(figures) if figures else ""
 
 
 def _by_time(item: tuple[str, str]) -> str:

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from service.audit.tlog.errors import Unverified
 from service.evidence.training_key import TrainingKey
-from service.evidence.verification import verify_evidence
+from service.evidence.verification import SEARCHED, verify_evidence
 from service.platform.canonical import canonical_json
 from service.platform.database import Database
 from service.receipts.document import Receipt
 from service.receipts.verification import Opening, verify
+from service.residue.report import ResidueStore
 from tests.attacks.conftest import KEY, LogService
 from tests.factories.domains import Domains
 from tests.factories.evidence import DATASET_HASH, Compacted
@@ -329,3 +330,9 @@ def test_half_a_character_is_refused(erased: Erased) -> None:
         with pytest.raises(Unverified) as refused:
             Receipt.parse(json.dumps(document))
         assert refused.value.code == "malformed_receipt"
+
+
+def test_each_store_of_the_search_has_a_verdict(stand_alone: ModuleType) -> None:
+    """What verifiers ask for is what the search tells of."""
+    assert set(SEARCHED) == {store.value for store in ResidueStore}
+    assert " ".join(sorted(SEARCHED)) == stand_alone.STORES

@@ -152,7 +152,10 @@ def test_evidence_says_what_stays_of_this_erasure_alone(compacted: Compacted) ->
     report = found(home="NOT_CHECKED")
     columns = next(store for store in report["stores"] if store["store"] == "columns")
     place = {"place": "suppressions.user_digest", "kind": "digest", "count": 1, "at": None, "note": "a tombstone"}
-    columns["allowed"] = [{**place, "erasures": [erasure.id]}, {**place, "place": "other", "erasures": ["other"]}]
+    columns["allowed"] = [
+        {**place, "erasures": [erasure.id], "erasures_in_all": 1},
+        {**place, "place": "other", "erasures": ["other"], "erasures_in_all": 1},
+    ]
     next(store for store in report["stores"] if store["store"] == "home")["reason"] = "x" * 9_000
 
     made_of_it = evidence(erasure.id, facts(search=report), made)
