@@ -14,6 +14,7 @@ from service.audit import endpoints as audit
 from service.audit.checkpoints import CheckpointPublisher
 from service.audit.keys import load_signing_key
 from service.audit.witnesses import Witness, Witnesses
+from service.compaction import endpoints as compaction
 from service.data_map import endpoints as data_map
 from service.erasures import endpoints as erasures
 from service.erasures.ledger_keeping import LedgerKeeper
@@ -45,6 +46,7 @@ ROUTERS = (
     erasures.router,
     interactions.router,
     models.router,
+    compaction.router,
     audit.router,
     receipts.router,
     data_map.router,

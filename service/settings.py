@@ -121,6 +121,25 @@ class Settings(BaseSettings):
     torch_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Threads of the worker's arithmetic; without it, one a core."""
 
+    compaction_share: Annotated[float, Field(gt=0, le=1)] | None = 0.02
+    """Share of the base's interactions forgotten since, at which it is trained anew: that costs about 1 % of NDCG."""
+    compaction_margin_hours: Annotated[float, Field(ge=0, le=31 * 24)] = 24.0
+    """How long before the earliest `due_at` a compaction begins, at least; longer once compactions take over 8 h."""
+    compaction_interval_hours: Annotated[float, Field(ge=0.01, le=24 * 366)] | None = None
+    """Age of the base at which it is trained anew on what was recorded since; without it, only erasures ask for it."""
+    compaction_on_refusal: bool = True
+    """Whether an erasure that the gate refused brings it forward: trained without it, there is nothing to refuse."""
+    compaction_check_seconds: Seconds = 5.0
+    """Interval at which the compactor looks whether there is something to do."""
+    compaction_min_quality: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Validation NDCG@20 of a new base over the old one's; two seeds, each with its own split, are a few % apart."""
+    compaction_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
+    """Threads of a compaction's arithmetic; without it, half the cores, so that answers keep their pace."""
+    compaction_nice: Annotated[int, Field(ge=0, le=19)] = 10
+    """Niceness of the compactor: whoever answers callers goes first."""
+    compaction_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] | None = None
+    """Most memory of a compaction's training, beyond which it fails rather than others; without it, no bound."""
+
     keep_versions: Annotated[int, Field(ge=1, le=100)] = 2
     """Versions kept in the store beside the live one."""
 

@@ -15,6 +15,7 @@ from service.platform.tables import aliases, erasures, leases, outbox, versions
 WORKER_SILENT: Final = timedelta(seconds=30)
 OUTBOX_LATE: Final = timedelta(seconds=5)
 FORGET: Final = "forget"
+WORKER_LEASE: Final = "unlearner"
 
 # Troubles of the worker, as it puts them beside its lease: `no_encoder:<mode>`, `encoder_outdated:<mode>`, the two
 # below; what else fails is `worker_failing:<class>`.
@@ -83,7 +84,8 @@ def read_forgetting_state(connection: Connection, now: datetime) -> ForgettingSt
     """Read it in a handful of small statements."""
     base = _base(connection)
     manifest: Mapping[str, Any] = {} if base is None else base[1]
-    lease = connection.execute(select(leases.c.holder, leases.c.seen_at, leases.c.trouble)).first()
+    worker = select(leases.c.holder, leases.c.seen_at, leases.c.trouble).where(leases.c.name == WORKER_LEASE)
+    lease = connection.execute(worker).first()
     held = lease is not None and lease.holder != ""
     return ForgettingState(
         now,
