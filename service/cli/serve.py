@@ -1,4 +1,4 @@
-"""`expunge serve`, `api` and `worker`: the processes that run for as long as they are let."""
+"""`expunge serve`, `api`, `worker` and `compactor`: the processes that run for as long as they are let."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def serve(
     log_format: LogFormat = None,
     log_requests: LogRequests = None,
 ) -> None:
-    """Run everything: API, worker and an embedded stream server, each its own process.
+    """Run everything: API, worker, compactor and an embedded stream server, each its own process.
 
     Ctrl-C or SIGTERM ends them in order. A process that dies is started again. The first start makes an admin key and
     prints it once.
@@ -82,6 +82,7 @@ def serve(
             (
                 Program("API", ("api", "--fd", str(descriptor)), environment, (descriptor,)),
                 Program("worker", ("worker",), environment),
+                Program("compactor", ("compactor",), environment),
             ),
             _say,
         )
@@ -133,6 +134,14 @@ def worker(context: typer.Context, log_format: LogFormat = None) -> None:
     with _refusing("EXPUNGE_METRICS_PORT"):
         status = run_worker(settings)
     raise typer.Exit(status)
+
+
+def compactor(context: typer.Context, log_format: LogFormat = None) -> None:
+    """Run a compactor alone: it trains the base anew and completes erasures. One works at a time, others stand by."""
+    from service.compactor.process import run_compactor
+
+    exit_with_parent()
+    raise typer.Exit(run_compactor(settings_of(context, log_format=log_format)))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from service.compaction.problems import CompactionNotCancellable, CompactionNotF
 from service.compaction.repository import Compaction
 from service.compaction.schemas import CompactionPage, CompactionRequest, CompactionState
 from service.compaction.views import PATH, compaction_body, path_of
+from service.models.problems import NoBase
 from service.platform.dependencies import Admin, Auditor, Services, ServicesDep
 from service.platform.ids import ERASURE_ID
 from service.platform.problem import (
@@ -44,7 +45,7 @@ _LOCATION = {"Location": {"description": "Where the compaction is.", "schema": {
     operation_id="start_compaction",
     status_code=202,
     response_model=CompactionState,
-    responses=problems(*_ALWAYS, StorageFull)
+    responses=problems(*_ALWAYS, NoBase, StorageFull)
     | {
         200: {
             "description": "One waits or runs already: this one.",

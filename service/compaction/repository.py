@@ -112,9 +112,9 @@ def with_leftovers(connection: Connection) -> list[Compaction]:
     return [Compaction(*row) for row in connection.execute(wanted)]
 
 
-def change(connection: Connection, compaction_id: str, status: Sequence[str], **values: Any) -> bool:
-    """Change a compaction that has one of these statuses; False where it has another."""
-    mine = update(compactions).where(compactions.c.id == compaction_id, compactions.c.status.in_(status))
+def change(connection: Connection, compaction_id: str, having: Sequence[str], /, **values: Any) -> bool:
+    """Change a compaction that has one of the statuses `having`; False where it has another."""
+    mine = update(compactions).where(compactions.c.id == compaction_id, compactions.c.status.in_(having))
     return connection.execute(mine.values(**values)).rowcount == 1
 
 

@@ -12,6 +12,7 @@ from service.compaction.problems import CompactionNotCancellable, CompactionNotF
 from service.compaction.repository import Compaction
 from service.compaction.steps import BEFORE_MOVING, CompactionStatus, CompactionStep, CompactionTrigger
 from service.compaction.triggers import due_trigger
+from service.models.problems import NoBase
 from service.platform.cursor import read_cursor, write_cursor
 from service.platform.dependencies import Services
 from service.platform.ids import uuid7
@@ -29,6 +30,9 @@ async def request(services: Services, key_id: str | None) -> tuple[Compaction, b
 
     Returns:
         It, and whether it is new.
+
+    Raises:
+        NoBase: there is nothing to begin from.
     """
     at = services.clock.now()
     return await services.database.run_write(
@@ -45,6 +49,8 @@ def request_one(
     if found is not None:
         return found, False
     made_id = uuid7()
+    if repository.base_in_use(connection) is None:
+        raise NoBase
     row = {
         "id": made_id,
         "trigger": trigger.value,

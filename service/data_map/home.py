@@ -120,6 +120,13 @@ _DATABASE_FILES = (
 
 _LEARNING = (
     *_files(
+        "checkpoints/compaction-*.npz",
+        (DataKind.VECTOR, DataKind.KEY),
+        GoesAt.RETENTION,
+        "What a compaction under way trains on, in surrogate keys, and how far that training is. Taken away when the "
+        "compaction ends, or by the next compactor where one died.",
+    ),
+    *_files(
         "checkpoints/*.npz",
         (DataKind.VECTOR, DataKind.COMMITMENT),
         GoesAt.RETENTION,

@@ -1,5 +1,6 @@
 """Recording interactions, showing a person theirs, and reading them all for training."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -96,6 +97,14 @@ def snapshot(connection: Connection) -> Snapshot:
     rows = np.stack((np.searchsorted(user_keys, pairs[0]), np.searchsorted(item_keys, pairs[1])))
     order = np.argsort(rows[0] * max(len(item_keys), 1) + rows[1])
     return Snapshot(user_keys, item_keys, rows[:, order].astype(np.int32), seq)
+
+
+def dataset_hash(data: Snapshot) -> str:
+    """SHA-256, hex, over the surrogate keys and the edges of a snapshot: the same data give the same hash."""
+    digest = hashlib.sha256()
+    for array in (data.user_keys, data.item_keys, data.edges):
+        digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def count_recorded(connection: Connection) -> int:

@@ -51,6 +51,38 @@ class VersionTaken(Conflict):
     next_step = "Publish under the next free number."
 
 
+class NoBase(Conflict):
+    """There is no base: to pre-train an encoder for, to compact."""
+
+    code = "no_base"
+    title = "There is no trained base yet"
+    next_step = "Run `expunge train` first."
+
+
+class NothingToLearn(Conflict):
+    """Too few interactions are recorded to train a model."""
+
+    code = "nothing_to_learn"
+    title = "There is too little to learn from"
+    next_step = "Import or record interactions first: at least two users, two items and a few interactions of each."
+
+
+class FarWorse(Conflict):
+    """A base that ranks far worse than the one in use."""
+
+    code = "far_worse_than_base"
+    title = "The model ranks far worse than the base in use"
+    next_step = "Nothing was published. Train it otherwise; `--accept-worse` says that it is meant so."
+
+
+class TrainingOvertaken(Conflict):
+    """Another training was published while this one was, or a compaction took later data for one."""
+
+    code = "training_overtaken"
+    title = "Another training was published meanwhile"
+    next_step = "Nothing was changed by this one. Run it again if it is still wanted."
+
+
 class AliasMoved(Problem):
     """If-Match names another version than the one the alias points at."""
 

@@ -157,6 +157,12 @@ def superseded(connection: Connection, keep: int) -> list[int]:
     return sorted(row.version for row in rows if row.version not in stay)
 
 
+def admit(connection: Connection, number: int) -> bool:
+    """Let a version serve that was held; False where it may not, or an alias names it already."""
+    row = repository.find(connection, number)
+    return row is not None and row.status == "held" and repository.set_status(connection, number, "ready")
+
+
 def mark_purged(connection: Connection, number: int) -> bool:
     """Note that a version's bytes are about to go; False, and then nothing may be purged, where an alias names it."""
     return repository.set_status(connection, number, "purged")

@@ -19,6 +19,7 @@ from service.interactions.refusals import DataProblem
 from service.interactions.repository import Keys
 from service.interactions.service import Snapshot
 from service.interactions.vectors import Vectors
+from service.models.problems import NothingToLearn
 from service.platform.clock import Clock
 from service.platform.database import Database
 from service.platform.identity import Identity
@@ -31,7 +32,7 @@ from service.recommender.soundness import refuse_flaw
 from service.recommender.training import TrainingConfig, TrainingResult
 from service.unlearning.ranks import auc
 from service.unlearning.state import TrainedState
-from service.worker.training import BaseConfig, NothingToLearn, PublishedBase, UnpublishedBase, publish_base
+from service.worker.training import BaseConfig, PublishedBase, UnpublishedBase, publish_base
 
 CERTAIN = 2.0  # standard errors by which learnt pairs must score above held-out ones
 

@@ -9,10 +9,10 @@ from sqlalchemy import Connection
 from model_store import Array, Manifest, ManifestFacts, ModelStore, VersionExists
 from service.audit import service as audit
 from service.audit.service import AuditEvent
+from service.models.problems import NoBase, TrainingOvertaken
 from service.platform.clock import Clock, SystemClock
 from service.platform.database import Database
 from service.platform.gauges import package_version
-from service.platform.problem import Conflict
 from service.recommender.soundness import Unsound, cause_of
 from service.recommender.training import TrainingConfig
 from service.settings import Settings
@@ -21,18 +21,10 @@ from service.unlearning.pretraining import Pretraining, PretrainingConfig, Pretr
 from service.unlearning.request import Mode
 from service.worker.engine import ENCODER, LoadedBase, load_base, load_encoder
 from service.worker.repository import lineage
-from service.worker.training import TrainingOvertaken, use_threads
+from service.worker.training import use_threads
 
 ENCODER_TRIES = 5
 WORST_RATIO = 0.5  # of the base's NDCG on simulated requests; good encoders are at .97 and more
-
-
-class NoBase(Conflict):
-    """There is no base to pre-train an encoder for."""
-
-    code = "no_base"
-    title = "There is no trained base yet"
-    next_step = "Run `expunge train` first."
 
 
 @dataclass(frozen=True)
@@ -53,6 +45,7 @@ def pretrain(
     *,
     base: int | None = None,
     clock: Clock | None = None,
+    on_choose: Callable[[Connection], None] | None = None,
 ) -> PublishedEncoder:
     """Pre-train an influence encoder for a base and use it from now on for erasures of its mode.
 
@@ -66,6 +59,7 @@ def pretrain(
         progress: told after each step.
         base: its version number; by default the one that versions come from now.
         clock: gives the instants on record.
+        on_choose: runs in the transaction that puts the encoder on record, and may refuse by raising.
 
     Raises:
         NoBase: there is none.
@@ -80,7 +74,7 @@ def pretrain(
     checkpoint.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     result = Pretraining(loaded.state, config, training, taught, checkpoint).run(progress)
     _refuse_unsound(result, config)
-    encoder = publish_encoder(database, store, number, config, result, clock=clock)
+    encoder = publish_encoder(database, store, number, config, result, clock=clock, on_choose=on_choose)
     checkpoint.unlink(missing_ok=True)
     return encoder
 
@@ -106,6 +100,7 @@ def publish_encoder(
     result: PretrainingResult,
     *,
     clock: Clock | None = None,
+    on_choose: Callable[[Connection], None] | None = None,
 ) -> PublishedEncoder:
     """Publish an encoder that was pre-trained for a base, and use it from now on, as `pretrain` does.
 
@@ -125,7 +120,14 @@ def publish_encoder(
     )
     files = {ENCODER: {name: tensor.numpy() for name, tensor in result.encoder.tensors().items()}}
     manifest = _publish_encoder(store, files, facts)
-    database.transact(lambda connection: _choose(connection, base, config.mode, manifest, clock))
+
+    def unit(connection: Connection) -> None:
+        audit.reserve(connection, 0)
+        if on_choose is not None:
+            on_choose(connection)
+        _choose(connection, base, config.mode, manifest, clock)
+
+    database.transact(unit)
     return PublishedEncoder(manifest.number, base, result)
 
 
@@ -145,7 +147,6 @@ def _training_of(manifest: Manifest) -> TrainingConfig | None:
 
 def _choose(connection: Connection, base: int, mode: str, manifest: Manifest, clock: Clock) -> None:
     """Use an encoder for a mode of a base from now on; the record of the base names it, its signed manifest cannot."""
-    audit.reserve(connection, 0)
     row = lineage.version(connection, base)
     if row is None:
         raise NoBase

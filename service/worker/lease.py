@@ -19,11 +19,13 @@ from sqlalchemy import Connection
 from service.platform import metrics
 from service.platform.clock import Clock
 from service.platform.database import Database
+from service.platform.obstacles import WORKER_LEASE
 from service.platform.problem import Problem
 from service.worker.repository import leases
 from service.worker.repository.leases import LeaseRow
 
-NAME = "unlearner"
+COMPACTOR = "compactor"
+"""The lease of whoever trains: one training, pre-training or compaction a home at a time."""
 BEATS_PER_TERM = 3
 LOOKS_PER_TERM = 10
 MAX_LOOK_S = 0.5
@@ -72,12 +74,19 @@ class Lease:
         seconds: the term, > 0.
         clock: its monotonic side is read.
         on_beat: called after each beat, on the beating thread.
+        name: which right it is.
     """
 
     def __init__(
-        self, database: Database, *, seconds: float, clock: Clock, on_beat: Callable[[], None] = lambda: None
+        self,
+        database: Database,
+        *,
+        seconds: float,
+        clock: Clock,
+        on_beat: Callable[[], None] = lambda: None,
+        name: str = WORKER_LEASE,
     ) -> None:
-        self.seconds = seconds
+        self.seconds, self.name = seconds, name
         self.epoch: int | None = None
         self.lost = threading.Event()
         self._database, self._clock, self._on_beat = database, clock, on_beat
@@ -91,16 +100,24 @@ class Lease:
         """Whether this worker believes that it holds the lease; only `confirm` knows."""
         return self.epoch is not None and not self.lost.is_set()
 
-    def acquire(self, stop: threading.Event) -> bool:
-        """Stand by until the lease is held (True) or `stop` is set (False)."""
+    def acquire(self, stop: threading.Event, patience_s: float | None = None) -> bool:
+        """Stand by until the lease is held (True), or `stop` is set or `patience_s` is over (False)."""
         self.release()
         pause = min(self.seconds / LOOKS_PER_TERM, MAX_LOOK_S)
+        end = None if patience_s is None else self._clock.monotonic() + patience_s
         while not stop.is_set():
             if self._look():
                 self._start_beating()
                 return True
+            if end is not None and self._clock.monotonic() >= end:
+                return False
             stop.wait(pause)
         return False
+
+    def is_taken(self) -> bool:
+        """Whether somebody holds it who is not known to be dead."""
+        row = self._database.query(lambda connection: leases.read(connection, self.name))
+        return row is not None and not self._is_free(row)
 
     def confirm(self, connection: Connection) -> None:
         """Make sure, in the caller's transaction, that this worker still holds the lease until it commits.
@@ -108,16 +125,16 @@ class Lease:
         Raises:
             Fenced: another has taken over; the transaction must not commit.
         """
-        if self.epoch is None or not leases.beat(connection, NAME, self.epoch, self._clock.now()):
+        if self.epoch is None or not leases.beat(connection, self.name, self.epoch, self._clock.now()):
             self.lost.set()
-            metrics.worker_lease_held.set(0)
+            self._show(held=False)
             raise Fenced
 
     def note_trouble(self, trouble: str | None) -> None:
         """Say beside the lease what keeps this worker from its work, for whoever asks what erasures wait for."""
         epoch = self.epoch
         if epoch is not None:
-            self._database.transact(lambda connection: leases.note_trouble(connection, NAME, epoch, trouble))
+            self._database.transact(lambda connection: leases.note_trouble(connection, self.name, epoch, trouble))
 
     def release(self) -> None:
         """Stop beating and give the lease back, so that a standby need not wait; no error where it is lost."""
@@ -127,26 +144,32 @@ class Lease:
         if self.held and self.epoch is not None:
             epoch = self.epoch
             with contextlib.suppress(Problem):  # the term runs out by itself
-                self._database.transact(lambda connection: leases.release(connection, NAME, epoch))
-        self.epoch, self._beating, self._seen = None, None, None
+                self._database.transact(lambda connection: leases.release(connection, self.name, epoch))
+        self.epoch, self._beating = None, None
         self.lost.clear()
-        metrics.worker_lease_held.set(0)
+        self._show(held=False)
+
+    def _show(self, *, held: bool) -> None:
+        if self.name == WORKER_LEASE:
+            metrics.worker_lease_held.set(held)
 
     def _look(self) -> bool:
         try:
-            row = self._database.query(lambda connection: leases.read(connection, NAME))
+            row = self._database.query(lambda connection: leases.read(connection, self.name))
             if row is not None and not self._is_free(row):
                 return False
             now = self._clock.now()
-            epoch = self._database.transact(lambda connection: leases.take(connection, NAME, row, self._holder, now))
+            epoch = self._database.transact(
+                lambda connection: leases.take(connection, self.name, row, self._holder, now)
+            )
         except Problem as problem:
             log.warning("lease.unreadable", code=problem.code)
             return False
         if epoch is None:
             return False
         self.epoch = epoch
-        metrics.worker_lease_held.set(1)
-        log.info("lease.taken", epoch=epoch)
+        self._show(held=True)
+        log.info("lease.taken", lease=self.name, epoch=epoch)
         return True
 
     def _is_free(self, row: LeaseRow) -> bool:
@@ -173,7 +196,7 @@ class Lease:
             except Exception as error:  # the database is away: the epoch decides when it is back
                 log.warning("lease.beat_failed", error=type(error).__name__)
             if self.lost.is_set():
-                log.warning("lease.lost", epoch=self.epoch)
+                log.warning("lease.lost", lease=self.name, epoch=self.epoch)
                 return
             self._on_beat()
 

@@ -1,25 +1,25 @@
 """Making bases: from what SQL holds to a version that the pipeline can forget from, once it has an encoder."""
 
-import hashlib
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from sqlalchemy import Connection
 
-from model_store import Array, Manifest, ManifestFacts, ModelStore
+from model_store import Array, Manifest, ManifestFacts, ModelStore, StoreError
 from service.audit import service as audit
-from service.interactions.service import Snapshot, snapshot
+from service.compaction import repository as compactions
+from service.interactions.service import Snapshot, dataset_hash, snapshot
 from service.models import service as models
-from service.models.problems import VersionFenced
+from service.models.problems import FarWorse, NothingToLearn, TrainingOvertaken, VersionFenced
 from service.platform.clock import Clock, SystemClock
 from service.platform.database import Database
 from service.platform.gauges import package_version
-from service.platform.problem import Conflict, Problem
+from service.platform.problem import Problem
 from service.recommender.backbones import Backbone, LightGCN
 from service.recommender.backbones.registry import BackboneUnavailable, is_built_in
 from service.recommender.graph import InteractionGraph
@@ -41,30 +41,6 @@ from service.worker.retention import TRAINING
 EPOCH_OF_TRAINERS = 0  # batches of workers have epochs from 1
 FAR_WORSE = 0.5  # of the NDCG of the base in use, each on pairs that it has not learnt
 VALIDATION_PAIRS = 3_000  # enough for a stable NDCG and for the quantiles of the calibration
-
-
-class NothingToLearn(Conflict):
-    """Too few interactions are recorded to train a model."""
-
-    code = "nothing_to_learn"
-    title = "There is too little to learn from"
-    next_step = "Import or record interactions first: at least two users, two items and a few interactions of each."
-
-
-class FarWorse(Conflict):
-    """A base that ranks far worse than the one in use."""
-
-    code = "far_worse_than_base"
-    title = "The model ranks far worse than the base in use"
-    next_step = "Nothing was published. Train it otherwise; `--accept-worse` says that it is meant so."
-
-
-class TrainingOvertaken(Conflict):
-    """Another training was published while this one was."""
-
-    code = "training_overtaken"
-    title = "Another training was published meanwhile"
-    next_step = "Nothing was changed by this one. Run it again if it is still wanted."
 
 
 @dataclass(frozen=True)
@@ -154,16 +130,32 @@ def train_base(
     """
     with database.read() as connection:
         data = snapshot(connection)
-    graph, validation = _split(data, config)
-    result = _train(settings, data, graph, validation, config, progress)
-    state = TrainedState(graph, validation, result.e0.cpu(), config.backbone)
+    checkpoint = _checkpoint(settings, data)
+    learnt = learn(settings, data, config, checkpoint, progress)
     try:
-        base = publish_base(database, store, UnpublishedBase(data, state, config, result), go_live=go_live, clock=clock)
-    except Unsound:
-        _checkpoint(settings, data).unlink(missing_ok=True)  # going on from it would lead there again
+        base = publish_base(database, store, learnt, go_live=go_live, clock=clock)
+    except (Unsound, TrainingOvertaken):
+        checkpoint.unlink(missing_ok=True)  # going on from it would lead there again
         raise
-    _checkpoint(settings, data).unlink(missing_ok=True)
+    checkpoint.unlink(missing_ok=True)
     return base
+
+
+def learn(
+    settings: Settings,
+    data: Snapshot,
+    config: BaseConfig,
+    checkpoint: Path,
+    progress: Callable[[EpochReport], None] | None = None,
+) -> UnpublishedBase:
+    """Train a base on these data, going on from the checkpoint where there is one; publishes nothing.
+
+    Raises:
+        NothingToLearn, Unsound: as `train_base`.
+    """
+    graph, validation = _split(data, config)
+    result = _train(settings, checkpoint, graph, validation, config, progress)
+    return UnpublishedBase(data, TrainedState(graph, validation, result.e0.cpu(), config.backbone), config, result)
 
 
 def base_without_encoder(database: Database, config: BaseConfig) -> PublishedBase | None:
@@ -196,13 +188,23 @@ def promote_base(database: Database, number: int, clock: Clock | None = None) ->
 
 
 def publish_base(
-    database: Database, store: ModelStore, learnt: UnpublishedBase, *, go_live: bool = False, clock: Clock | None = None
+    database: Database,
+    store: ModelStore,
+    learnt: UnpublishedBase,
+    *,
+    go_live: bool = False,
+    clock: Clock | None = None,
+    on_register: Callable[[Connection, int], None] | None = None,
 ) -> PublishedBase:
     """Publish a base that was trained, and put it on record, as `train_base` does.
 
+    With `on_register`, which is given its number in the transaction that does so and may refuse by raising, it is put
+    on record as held: it may not serve before that is changed, and no alias moves.
+
     Raises:
         Unsound, FarWorse: the model must not serve.
-        TrainingOvertaken: another training was published at the same time.
+        TrainingOvertaken: another training was published at the same time, or a compaction took later data for one:
+            what is purged since then would come back by this one.
     """
     clock = clock or SystemClock()
     data, state, config, result = learnt.data, learnt.state, learnt.config, learnt.result
@@ -211,7 +213,22 @@ def publish_base(
     database.query(lambda connection: _refuse_far_worse(connection, judged, config))
     files = {BASE: _arrays(state), EMBEDDINGS: _embeddings(state, data)}
     manifest = _publish_base(database, store, files, _base_facts(data, config, result, judged, clock), clock)
-    live = database.transact(lambda connection: _register(connection, manifest, data.seq, go_live, clock))
+
+    def unit(connection: Connection) -> bool:
+        audit.reserve(connection, 0)
+        _settle_training(connection, manifest, data.seq, clock)
+        if on_register is None:
+            return _register(connection, manifest, data.seq, go_live, clock)
+        models.register(connection, manifest, erasure_seq=data.seq, at=clock.now(), status="held")
+        on_register(connection, manifest.number)
+        return False
+
+    try:
+        live = database.transact(unit)
+    except Exception:
+        with contextlib.suppress(Problem, StoreError):  # what cannot be taken away now is the sweeper's
+            withdraw(database, store, manifest.number, clock)
+        raise
     if live:
         store.set_alias(lineage.LIVE, manifest.number)
     facts = state.facts()
@@ -228,16 +245,28 @@ def _split(data: Snapshot, config: BaseConfig) -> tuple[InteractionGraph, torch.
     return graph, validation
 
 
+def withdraw(database: Database, store: ModelStore, number: int, clock: Clock) -> None:
+    """Take a base out of the store that was published and is not to be put on record."""
+
+    def unit(connection: Connection) -> bool:
+        for batch in journal.unfinished(connection, TRAINING):
+            if batch.version == number:
+                journal.finish(connection, batch.id, "abandoned", clock.now())
+        return lineage.version(connection, number) is None
+
+    if database.transact(unit):
+        store.purge("versions", number)
+
+
 def _train(
     settings: Settings,
-    data: Snapshot,
+    checkpoint: Path,
     graph: InteractionGraph,
     validation: torch.Tensor,
     config: BaseConfig,
     progress: Callable[[EpochReport], None] | None,
 ) -> TrainingResult:
     use_threads(settings)
-    checkpoint = _checkpoint(settings, data)
     checkpoint.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     run = Training(config.backbone, graph, validation, config.training)
     try:
@@ -267,13 +296,17 @@ def _publish_base(
     return store.publish("versions", number, files, facts)
 
 
+def _settle_training(connection: Connection, manifest: Manifest, seq: int, clock: Clock) -> None:
+    mine = [batch for batch in journal.unfinished(connection, TRAINING) if batch.version == manifest.number]
+    if not mine or not journal.finish(connection, mine[0].id, "settled", clock.now()):
+        raise TrainingOvertaken
+    if seq < compactions.newest_snapshot(connection):
+        raise TrainingOvertaken("A compaction has read the interactions since, and purges what it did without.")
+
+
 def _register(connection: Connection, manifest: Manifest, seq: int, go_live: bool, clock: Clock) -> bool:
     """Put a base on record; the first one goes live, a later one that is wanted is left to the worker."""
-    audit.reserve(connection, 0)
     now, number = clock.now(), manifest.number
-    mine = [batch for batch in journal.unfinished(connection, TRAINING) if batch.version == number]
-    if not mine or not journal.finish(connection, mine[0].id, "settled", now):
-        raise TrainingOvertaken
     models.register(connection, manifest, erasure_seq=seq, at=now)
     first = lineage.alias(connection, lineage.LIVE) is None
     if first or go_live:
@@ -329,14 +362,6 @@ def _training_facts(data: Snapshot, config: BaseConfig) -> dict[str, Any]:
 
 def _quality(quality: RankingQuality) -> dict[str, float]:
     return {"recall_at_20": quality.recall, "ndcg_at_20": quality.ndcg}
-
-
-def dataset_hash(data: Snapshot) -> str:
-    """SHA-256, hex, over the surrogate keys and the edges of a snapshot: the same data give the same hash."""
-    digest = hashlib.sha256()
-    for array in (data.user_keys, data.item_keys, data.edges):
-        digest.update(f"{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _arrays(state: TrainedState) -> dict[str, Array]:

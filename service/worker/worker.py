@@ -12,10 +12,7 @@ from model_store import ModelStore, StoreError
 from service.erasures.relay import OutboxRelay
 from service.models import service as models
 from service.platform import metrics
-from service.platform.clock import Clock
-from service.platform.database import Database
 from service.platform.faults import fault_point
-from service.platform.integrity import Integrity
 from service.platform.logging import error_facts
 from service.platform.obstacles import (
     BACKBONE_UNAVAILABLE,
@@ -27,13 +24,13 @@ from service.platform.obstacles import (
     read_forgetting_state,
 )
 from service.platform.problem import Problem
-from service.platform.redis import ErasureStream
 from service.recommender.backbones.registry import BackboneUnavailable, UnknownBackbone
 from service.settings import Settings
 from service.worker import invariants
 from service.worker.batcher import Batcher
 from service.worker.engine import EncoderMissing, Engine, UnlearningEngine
 from service.worker.lease import Fenced, Lease
+from service.worker.opening import WorkerDependencies
 from service.worker.pipeline import (
     GATE_REFUSED,
     UNLEARNING_CRASHED,
@@ -71,18 +68,6 @@ class WorkerStatus:
     waits_for: str | None = None
     """The code of what erasures wait for, once it was told."""
     rounds: int = 0
-
-
-@dataclass(frozen=True)
-class WorkerDependencies:
-    """What a worker is made of; the caller opens and closes them."""
-
-    settings: Settings
-    database: Database
-    store: ModelStore
-    stream: ErasureStream | None
-    clock: Clock
-    integrity: Integrity | None = None
 
 
 class Worker:

@@ -31,11 +31,12 @@ from service.unlearning.pretraining import PretrainingConfig
 from service.worker.encoders import pretrain
 from service.worker.engine import Engine, UnlearningEngine
 from service.worker.lease import Lease
+from service.worker.opening import WorkerDependencies
 from service.worker.pipeline import Batch, Pipeline, PipelineDependencies
 from service.worker.repository import lineage, queue
 from service.worker.targets import ForgetSet, TargetsByMode
 from service.worker.training import BaseConfig, train_base
-from service.worker.worker import EngineOf, Worker, WorkerDependencies
+from service.worker.worker import EngineOf, Worker
 from tests.factories.worlds import AT
 
 N_USERS, N_ITEMS, N_BLOCKS = 60, 40, 4

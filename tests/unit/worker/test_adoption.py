@@ -11,6 +11,7 @@ from scipy.sparse.linalg import svds
 
 from service.interactions.refusals import DataProblem
 from service.interactions.vectors import Vectors
+from service.models.problems import NothingToLearn
 from service.platform.identity import load_identity
 from service.recommender.backbones import LightGCN
 from service.recommender.soundness import Unsound
@@ -18,7 +19,6 @@ from service.settings import load_settings
 from service.unlearning.pretraining import PretrainingConfig
 from service.worker.adoption import AdoptionResult, ExternalModel, MayKnowErased, adopt_base
 from service.worker.encoders import pretrain
-from service.worker.training import NothingToLearn
 from tests.factories.workers import (
     N_ITEMS,
     N_USERS,

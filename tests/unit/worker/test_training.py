@@ -9,15 +9,16 @@ from sqlalchemy import select
 
 import migrations
 from model_store import ModelStore
+from service.models.problems import FarWorse, NoBase, NothingToLearn
 from service.platform import tables
 from service.platform.database import Database
 from service.platform.identity import load_identity
 from service.recommender.soundness import Diverged, Unsound
 from service.settings import Settings
 from service.unlearning.pretraining import PretrainingConfig
-from service.worker.encoders import NoBase, pretrain
+from service.worker.encoders import pretrain
 from service.worker.pipeline import UNLEARNING_FAILED, Unlearnable
-from service.worker.training import FarWorse, NothingToLearn, train_base
+from service.worker.training import train_base
 from tests.factories.workers import RECIPE, Home, pipeline_of, teach, waiting, worker_of, working
 from tests.unit.worker.waiting import eventually
 
