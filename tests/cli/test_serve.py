@@ -23,7 +23,7 @@ def children(service: Serving) -> dict[str, psutil.Process]:
     found = {}
     for child in psutil.Process(service.process.pid).children():
         words = child.cmdline()
-        found["api" if "api" in words else "worker" if "worker" in words else "server"] = child
+        found[next((name for name in ("api", "worker", "compactor") if name in words), "server")] = child
     return found
 
 
@@ -38,14 +38,15 @@ def test_one_command_answers_recommendations(service: Serving) -> None:
 
     assert answer.status_code == 200
     assert len(answer.json()["items"]) == 3
-    assert set(children(service)) == {"api", "worker", "server"}
+    assert set(children(service)) == {"api", "worker", "compactor", "server"}
 
 
-def test_the_api_process_holds_no_torch(service: Serving) -> None:
-    """What keeps a replica small: torch's libraries are not even mapped."""
+@pytest.mark.parametrize("program", ["api", "compactor"])
+def test_only_the_worker_holds_torch(service: Serving, program: str) -> None:
+    """What keeps a replica small, and a compactor that waits: torch's libraries are not even mapped."""
     service.get("/v1/users/u0000001/recommendations?n=3")
 
-    maps = Path(f"/proc/{children(service)['api'].pid}/maps").read_text()
+    maps = Path(f"/proc/{children(service)[program].pid}/maps").read_text()
 
     assert "libtorch" not in maps
 
