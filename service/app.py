@@ -15,6 +15,7 @@ from service.audit.checkpoints import CheckpointPublisher
 from service.audit.keys import load_signing_key
 from service.audit.witnesses import Witness, Witnesses
 from service.compaction import endpoints as compaction
+from service.consents import endpoints as consents
 from service.data_map import endpoints as data_map
 from service.erasures import endpoints as erasures
 from service.erasures.ledger_keeping import LedgerKeeper
@@ -45,6 +46,7 @@ ROUTERS = (
     recommendations.router,
     erasures.router,
     interactions.router,
+    consents.router,
     models.router,
     compaction.router,
     audit.router,

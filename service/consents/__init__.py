@@ -1,0 +1,1 @@
+"""New consent: what was erased may be recorded again."""
