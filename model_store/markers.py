@@ -84,6 +84,11 @@ class StoreMarkers:
             if found is None or mark > found:
                 self._write(WATERMARK, self._page(mark))
 
+    def clean(self) -> None:
+        """Take away what an interrupted write left at the store's root; raises Unwritable."""
+        with self._locked("store"):
+            pass
+
     def _parse(self, data: bytes) -> Watermark:
         try:
             page = json.loads(data)

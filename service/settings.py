@@ -143,6 +143,13 @@ class Settings(BaseSettings):
     keep_versions: Annotated[int, Field(ge=1, le=100)] = 2
     """Versions kept in the store beside the live one."""
 
+    tombstone_days: Annotated[float, Field(gt=0, le=36_500)] = 1095.0
+    """Days that late writes of what was erased are refused: three years, when most claims lapsed; consent ends it."""
+    idempotency_days: Annotated[float, Field(gt=0, le=3_650)] = 30.0
+    """Days that an Idempotency-Key is remembered: longer than anybody retries, and as long as an erasure may take."""
+    purge_wal_mb: Annotated[int, Field(ge=0, le=65_536)] = 512
+    """PostgreSQL: most MB that a purge writes to the write-ahead log to have old segments overwritten; 0: nothing."""
+
     valkey_binary: Path | None = None
     """Server binary to run in place of the packaged one."""
     stream: Annotated[str, Field(min_length=1, max_length=200)] = "expunge:erasures"

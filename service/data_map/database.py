@@ -1,6 +1,6 @@
 """The columns of the database: SQLite in the home, or PostgreSQL."""
 
-from service.data_map.places import UNTIL_COMPACTION, DataKind, DataPlace, DataStore, GoesAt, impersonal, places
+from service.data_map.places import DataKind, DataPlace, DataStore, GoesAt, impersonal, places
 
 _RECORD = "The record of the request stays, with its times and counts, so that a deadline kept can be shown."
 
@@ -15,29 +15,16 @@ def _nothing(table: str, names: str) -> tuple[DataPlace, ...]:
     return impersonal(DataStore.DATABASE, [f"{table}.{name}" for name in names.split()])
 
 
+_USER_ROW = "The row of a user who is erased, or of whom nothing is left once single interactions are, goes whole."
+_ITEM_ROW = "The row of an item that is erased goes; one that single erased interactions name stays in the catalogue."
 _VOCABULARY = (
-    *_columns(
-        "users", "key", DataKind.KEY, GoesAt.ERASED, "The row of a user who is erased goes whole.", UNTIL_COMPACTION
-    ),
-    *_columns(
-        "users", "id", DataKind.ID, GoesAt.ERASED, "The row of a user who is erased goes whole.", UNTIL_COMPACTION
-    ),
-    *_columns(
-        "users",
-        "digest",
-        DataKind.DIGEST,
-        GoesAt.ERASED,
-        "The row of a user who is erased goes whole.",
-        UNTIL_COMPACTION,
-    ),
-    *_columns("items", "key", DataKind.KEY, GoesAt.ERASED, "The row of an item that is erased goes.", UNTIL_COMPACTION),
-    *_columns("items", "id", DataKind.ID, GoesAt.ERASED, "The row of an item that is erased goes.", UNTIL_COMPACTION),
-    *_columns(
-        "items", "digest", DataKind.DIGEST, GoesAt.ERASED, "The row of an item that is erased goes.", UNTIL_COMPACTION
-    ),
-    *_columns(
-        "items", "title", DataKind.TEXT, GoesAt.ERASED, "The row of an item that is erased goes.", UNTIL_COMPACTION
-    ),
+    *_columns("users", "key", DataKind.KEY, GoesAt.ERASED, _USER_ROW),
+    *_columns("users", "id", DataKind.ID, GoesAt.ERASED, _USER_ROW),
+    *_columns("users", "digest", DataKind.DIGEST, GoesAt.ERASED, _USER_ROW),
+    *_columns("items", "key", DataKind.KEY, GoesAt.ERASED, _ITEM_ROW),
+    *_columns("items", "id", DataKind.ID, GoesAt.ERASED, _ITEM_ROW),
+    *_columns("items", "digest", DataKind.DIGEST, GoesAt.ERASED, _ITEM_ROW),
+    *_columns("items", "title", DataKind.TEXT, GoesAt.ERASED, _ITEM_ROW),
 )
 
 _RECORDED = (
@@ -75,8 +62,7 @@ _ERASURES = (
         "extension_reason",
         DataKind.TEXT,
         GoesAt.ERASED,
-        "Cleared when it is cancelled, ended by a decision, or erased.",
-        UNTIL_COMPACTION,
+        "Cleared when it is cancelled, ended by a decision, or purged.",
     ),
     *_columns(
         "erasures",
@@ -90,8 +76,7 @@ _ERASURES = (
         "salt",
         DataKind.COMMITMENT,
         GoesAt.ERASED,
-        "Cleared when it is erased: from then on the commitment says nothing to anybody here.",
-        UNTIL_COMPACTION,
+        "Cleared when it is purged: from then on the commitment says nothing to anybody here.",
     ),
     *_columns(
         "erasures",
@@ -118,20 +103,19 @@ _ERASURES = (
         "user_key item_key",
         DataKind.KEY,
         GoesAt.ERASED,
-        "The targets of an erasure go when it is erased; until then each new version is made from them.",
-        UNTIL_COMPACTION,
+        "The targets of an erasure go when it is purged; until then each new version is made from them. Those of one "
+        "that was cancelled go with the next purge.",
     ),
-    *_columns("erasure_targets", "erasure_id", DataKind.REQUEST, GoesAt.ERASED, "Goes with the row.", UNTIL_COMPACTION),
-    *_columns("erasure_targets", "matched", DataKind.FACT, GoesAt.ERASED, "Goes with the row.", UNTIL_COMPACTION),
+    *_columns("erasure_targets", "erasure_id", DataKind.REQUEST, GoesAt.ERASED, "Goes with the row."),
+    *_columns("erasure_targets", "matched", DataKind.FACT, GoesAt.ERASED, "Goes with the row."),
     *_nothing("erasure_targets", "ordinal kind"),
     *_columns(
         "suppressions",
         "user_digest item_digest",
         DataKind.DIGEST,
         GoesAt.RETENTION,
-        "What refuses a late write. Lifted when the erasure is cancelled. Mode forget: a tombstone, with a retention "
-        "of its own. Mode dislike: until new consent.",
-        "No retention is set yet: it stays.",
+        "What refuses a late write. Lifted when the erasure is cancelled, and once it is erased by new consent "
+        "(POST /v1/consents). Mode forget: a tombstone then, for EXPUNGE_TOMBSTONE_DAYS. Mode dislike: until consent.",
     ),
     *_columns(
         "suppressions",
@@ -139,7 +123,6 @@ _ERASURES = (
         DataKind.REQUEST,
         GoesAt.RETENTION,
         "Goes with the row.",
-        "No retention is set yet: it stays.",
     ),
     *_columns(
         "suppressions",
@@ -147,7 +130,6 @@ _ERASURES = (
         DataKind.FACT,
         GoesAt.RETENTION,
         "Goes with the row.",
-        "No retention is set yet: it stays.",
     ),
     *_columns("suppressions", "until", DataKind.FACT, GoesAt.RETENTION, "Goes with the row."),
     *_columns(
@@ -163,16 +145,15 @@ _ERASURES = (
         "key_sha256",
         DataKind.DIGEST,
         GoesAt.RETENTION,
-        "SHA-256 of the caller's Idempotency-Key, unkeyed: a key that names a person could be guessed.",
-        "No retention is set yet: it stays.",
+        "SHA-256 of the caller's Idempotency-Key, unkeyed: a key that names a person could be guessed. Goes after "
+        "EXPUNGE_IDEMPOTENCY_DAYS, or when its erasure is purged.",
     ),
     *_columns(
         "idempotency",
         "body_sha256",
         DataKind.DIGEST,
         GoesAt.RETENTION,
-        "SHA-256 over keyed digests of the targets, the mode and the reason.",
-        "No retention is set yet: it stays.",
+        "SHA-256 over keyed digests of the targets, the mode and the reason. Goes with the row.",
     ),
     *_columns(
         "idempotency",
@@ -180,7 +161,6 @@ _ERASURES = (
         DataKind.REQUEST,
         GoesAt.RETENTION,
         "Goes with the row.",
-        "No retention is set yet: it stays.",
     ),
     *_nothing("idempotency", "key_id created_at"),
 )
@@ -256,18 +236,25 @@ BELOW_SQL = (
         ["write-ahead log", "PostgreSQL: pg_wal"],
         (DataKind.ID, DataKind.DIGEST, DataKind.KEY, DataKind.TEXT, DataKind.FACT),
         GoesAt.ERASED,
-        "Every page and row as it was written, deleted ones and cleared reasons too, until it is written over. SQLite "
-        "empties the -wal file when the last process closes it cleanly.",
-        "No truncating checkpoint is made while the service runs, and no PostgreSQL segment is recycled by it: bytes "
-        "stay as long as the database keeps them.",
+        "Every page and row as it was written, deleted ones and cleared reasons too, until it is written over. A purge "
+        "empties SQLite's -wal file, and has PostgreSQL write over old segments (EXPUNGE_PURGE_WAL_MB at most). What "
+        "keeps them, a reader, a replication slot, a missing privilege, is told, and nothing is `erased` before.",
+    ),
+    *places(
+        DataStore.DATABASE,
+        ["PostgreSQL: pg_statistic"],
+        (DataKind.KEY, DataKind.FACT),
+        GoesAt.ERASED,
+        "Samples of columns, none of ids, digests, words or salts (statistics 0). A purge has the tables analysed "
+        "anew, and vacuums the samples of before where its role owns the database.",
     ),
     *places(
         DataStore.DATABASE,
         ["free pages", "PostgreSQL: dead tuples, index pages"],
         (DataKind.ID, DataKind.DIGEST, DataKind.KEY, DataKind.TEXT, DataKind.FACT),
         GoesAt.ERASED,
-        "SQLite writes zeros over what it deletes (secure_delete).",
-        "PostgreSQL keeps dead rows until VACUUM; the service runs none.",
+        "SQLite writes zeros over what it deletes (secure_delete). Of PostgreSQL's tables a purge vacuums all and "
+        "writes small ones anew; large ones where bytes were found in them.",
     ),
 )
 """Where bytes linger that no query shows."""

@@ -1,9 +1,9 @@
 """The files below the home: paths with `*` for one name; `#` names a tensor in a file."""
 
-from service.data_map.places import UNTIL_COMPACTION, DataKind, DataPlace, DataStore, GoesAt, impersonal, places
+from service.data_map.places import DataKind, DataPlace, DataStore, GoesAt, impersonal, places
 
 _VERSION = "store/versions/*"
-_BASE_KEPT = "The base of an erased person's vectors is purged when a new base is trained without them."
+_BASE_KEPT = "The base of an erased person's vectors is purged once a new base, trained without them, is in use."
 
 
 def _files(
@@ -18,44 +18,38 @@ _MODEL_STORE = (
         DataKind.VECTOR,
         GoesAt.FORGOTTEN,
         "The next version is made without the erased pairs; a row without an interaction left is zero. Versions before "
-        "it are purged but for EXPUNGE_KEEP_VERSIONS of them.",
-        "The kept versions, and the base, hold the older rows. " + UNTIL_COMPACTION,
+        "it are purged but for EXPUNGE_KEEP_VERSIONS of them; these, and the base, when it is erased.",
     ),
     *_files(
         f"{_VERSION}/embeddings.safetensors#user_keys {_VERSION}/embeddings.safetensors#item_keys",
         DataKind.KEY,
         GoesAt.ERASED,
-        "Which row is whose. The key of an erased person stays until a new base is trained.",
-        UNTIL_COMPACTION,
+        "Which row is whose. The key of an erased person is in no version of the base that was trained without them.",
     ),
     *_files(
         f"{_VERSION}/embeddings.safetensors#user_degrees {_VERSION}/embeddings.safetensors#item_degrees",
         DataKind.FACT,
         GoesAt.FORGOTTEN,
-        "How many interactions a row has left in this version.",
-        "The kept versions, and the base, hold the older counts. " + UNTIL_COMPACTION,
+        "How many interactions a row has left in this version. Older counts go with their versions.",
     ),
-    *_files(f"{_VERSION}/base.safetensors#e0", DataKind.VECTOR, GoesAt.ERASED, _BASE_KEPT, UNTIL_COMPACTION),
+    *_files(f"{_VERSION}/base.safetensors#e0", DataKind.VECTOR, GoesAt.ERASED, _BASE_KEPT),
     *_files(
         f"{_VERSION}/base.safetensors#edges {_VERSION}/base.safetensors#validation",
         DataKind.KEY,
         GoesAt.ERASED,
         "The pairs that the base was trained and measured on, as rows of the key tensors beside it. " + _BASE_KEPT,
-        UNTIL_COMPACTION,
     ),
     *_files(
         f"{_VERSION}/manifest.json store/encoders/*/manifest.json",
         DataKind.COMMITMENT,
         GoesAt.ERASED,
         "As versions.manifest in the database. Purged with its version.",
-        UNTIL_COMPACTION,
     ),
     *_files(
         "store/encoders/*/encoder.safetensors#h0",
         DataKind.VECTOR,
         GoesAt.ERASED,
         "One row a user and an item. Purged with its base.",
-        UNTIL_COMPACTION,
     ),
     *_files(
         "store/encoders/*/encoder.safetensors#weight store/encoders/*/encoder.safetensors#mlp0 "
@@ -66,13 +60,12 @@ _MODEL_STORE = (
         DataKind.VECTOR,
         GoesAt.ERASED,
         "Weights shared by all, learnt from all: no row is one person's. Purged with its base.",
-        UNTIL_COMPACTION,
     ),
     *_files(
         "store/versions/.tmp-* store/versions/.gone-* store/encoders/.tmp-* store/encoders/.gone-*",
         (DataKind.VECTOR, DataKind.KEY),
         GoesAt.RETENTION,
-        "What an interrupted publish or purge left; the worker takes it away when it takes the lease.",
+        "What an interrupted publish or purge left; the worker takes it away when it takes the lease, a purge, too.",
     ),
     *impersonal(
         DataStore.HOME,
@@ -106,14 +99,12 @@ _DATABASE_FILES = (
         (DataKind.ID, DataKind.DIGEST, DataKind.KEY, DataKind.TEXT, DataKind.FACT),
         GoesAt.ERASED,
         "SQLite: the tables above, column by column.",
-        UNTIL_COMPACTION,
     ),
     *_files(
         "expunge.db-wal expunge.db-journal",
         (DataKind.ID, DataKind.DIGEST, DataKind.KEY, DataKind.TEXT, DataKind.FACT),
         GoesAt.ERASED,
-        "SQLite's write-ahead log; see `write-ahead log` above. Gone after a clean stop.",
-        "Not truncated while the service runs.",
+        "SQLite's write-ahead log; see `write-ahead log` above. Emptied by a purge; gone after a clean stop.",
     ),
     *impersonal(DataStore.HOME, ["expunge.db-shm"], "An index of page numbers."),
 )
@@ -130,8 +121,7 @@ _LEARNING = (
         "checkpoints/*.npz",
         (DataKind.VECTOR, DataKind.COMMITMENT),
         GoesAt.RETENTION,
-        "A training or pre-training under way. Taken away when it ends well.",
-        "One that was interrupted stays until the same training is run again. " + UNTIL_COMPACTION,
+        "A training or pre-training under way. Taken away when it ends well, and by each purge.",
     ),
     *_files(
         "purge/*.evidence purge/.*.evidence.part",
@@ -164,15 +154,14 @@ _STREAM_FILES = (
         "valkey/appendonlydir/*",
         DataKind.REQUEST,
         GoesAt.RETENTION,
-        "Commands of the embedded server: ids of erasures, also of those taken out. Rewritten by the server at 8 MB "
-        "and twice the size.",
-        "Nothing rewrites a smaller file: thousands of ids of erasures may stay.",
+        "Commands of the embedded server: ids of erasures, also of those taken out. Written anew by each purge, and by "
+        "the server at 8 MB and twice the size.",
     ),
     *_files(
         "valkey/appendonlydir.damaged-*/*",
         DataKind.REQUEST,
         GoesAt.RETENTION,
-        "A file of commands that could not be read, set aside; the latest is kept.",
+        "A file of commands that could not be read, set aside; the latest is kept until a purge.",
     ),
     *impersonal(
         DataStore.HOME,

@@ -4,8 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-UNTIL_COMPACTION = "Stays until compaction is built."
-
 
 class DataKind(StrEnum):
     """What a place holds of a person."""

@@ -15,8 +15,7 @@ STREAM = (
         ["<stream>:dead#id"],
         DataKind.REQUEST,
         GoesAt.RETENTION,
-        "Erasures that were set aside; the latest 10,000 or so.",
-        "An entry stays when its erasure is forgotten later.",
+        "Erasures that were set aside; the latest 10,000 or so. An entry goes when its erasure is purged.",
     ),
     *impersonal(DataStore.STREAM, ["<stream>:dead#code"], "The code of a problem."),
     *impersonal(

@@ -15,6 +15,7 @@ from service.audit.service import AuditEvent
 from service.erasures import decision_repository, repository
 from service.erasures.grounds import DecisionOutcome, ExtensionGround, RefusalGround
 from service.erasures.problems import (
+    BeingErased,
     DecisionNotPossible,
     ErasureNotFound,
     ErasureOver,
@@ -82,11 +83,13 @@ async def decide(services: Services, erasure_id: str, outcome: DecisionOutcome, 
     Raises:
         ErasureNotFound.
         ErasureOver: also where it was decided before.
+        BeingErased: its rows are purged.
         DecisionNotPossible: it is forgotten, so that it cannot be refused whole; or not yet, so that there is no rest.
     """
 
     def unit(connection: Connection, erasure: Erasure, at: datetime) -> list[AuditEvent]:
         _refuse_over(erasure)
+        _refuse_purged(erasure)
         forgotten = erasure.status == "forgotten"
         if forgotten is not (outcome is DecisionOutcome.PARTIAL):
             raise DecisionNotPossible(f"It is {erasure.status}.")
@@ -106,6 +109,7 @@ async def set_hold(services: Services, erasure_id: str) -> Erasure:
     Raises:
         ErasureNotFound.
         ErasureOver: it is erased or cancelled.
+        BeingErased: its rows are purged.
     """
 
     def unit(connection: Connection, erasure: Erasure, at: datetime) -> list[AuditEvent]:
@@ -113,6 +117,7 @@ async def set_hold(services: Services, erasure_id: str) -> Erasure:
             raise ErasureOver(f"It is {erasure.status}.")
         if erasure.held_since is not None:
             return []
+        _refuse_purged(erasure)
         # The worker would take it off the record; what is forgotten already goes no further by its column alone.
         # One that awaits approval is kept from it already, and awaits it still once the hold is lifted.
         set_aside = erasure.status in ("accepted", "needs_attention") and not erasure.awaits_approval
@@ -178,3 +183,8 @@ def _refuse_over(erasure: Erasure) -> None:
         raise ErasureOver(f"It was decided: {erasure.decision}.")
     if erasure.status in ("erased", "cancelled"):
         raise ErasureOver(f"It is {erasure.status}.")
+
+
+def _refuse_purged(erasure: Erasure) -> None:
+    if erasure.purged_at is not None:
+        raise BeingErased

@@ -16,6 +16,7 @@ from service.erasures.problems import (
     ApprovalNotAwaited,
     ApprovedByAsker,
     BacklogFull,
+    BeingErased,
     DecisionNotPossible,
     ErasureNotFound,
     ErasureOver,
@@ -235,7 +236,8 @@ async def search_erasures(
     operation_id="change_erasure",
     response_model=ErasureState,
     responses=problems(
-        *_ALWAYS, ErasureNotFound, ErasureOver, ExtensionUsed, ExtensionTooLate, DecisionNotPossible, StorageFull
+        *(*_ALWAYS, ErasureNotFound, ErasureOver, BeingErased),
+        *(ExtensionUsed, ExtensionTooLate, DecisionNotPossible, StorageFull),
     ),
 )
 async def change_erasure(

@@ -111,6 +111,14 @@ class UnlearningCrashed(Conflict):
     next_step = "They stay hidden. Look for a lack of memory; train a new base, which never learns them."
 
 
+class BeingErased(Conflict):
+    """The rows of the erasure are purged: nothing of it can be kept."""
+
+    code = "being_erased"
+    title = "The erasure is being erased, and what it covers is gone"
+    next_step = "Nothing was changed. It will be `erased` soon: a decision or a hold would have nothing to keep."
+
+
 class ErasureOver(Conflict):
     """The erasure is erased or cancelled, or it was decided."""
 

@@ -43,6 +43,14 @@ class VersionDamaged(Conflict):
     next_step = "Restore them from a copy, or choose another version."
 
 
+class VersionInUse(Conflict):
+    """An alias names the version."""
+
+    code = "version_in_use"
+    title = "This version is in use"
+    next_step = "Nothing was purged. Another version must be live, and another base in use, first."
+
+
 class VersionTaken(Conflict):
     """The number is on record with another content."""
 

@@ -1,11 +1,11 @@
 """Rows of versions and aliases, and the query of the version fence."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, insert, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, not_, or_, select, update
 
 from service.platform.prepared_statements import PreparedStatement
 from service.platform.tables import aliases, audit_entries, erasures, versions
@@ -86,6 +86,17 @@ def point(connection: Connection, name: str, number: int, at: datetime) -> None:
     moved = update(aliases).where(aliases.c.name == name).values(version=number, moved_at=at)
     if connection.execute(moved).rowcount == 0:
         connection.execute(insert(aliases).values(name=name, version=number, moved_at=at))
+
+
+def withdraw_aliases(connection: Connection, name: str, numbers: Collection[int]) -> bool:
+    """Take an alias away that names one of these versions; whether it did."""
+    gone = delete(aliases).where(aliases.c.name == name, aliases.c.version.in_(numbers))
+    return connection.execute(gone).rowcount == 1
+
+
+def all_versions(connection: Connection) -> list[VersionRow]:
+    """Return every version on record, ascending."""
+    return [VersionRow(**row._mapping) for row in connection.execute(select(versions).order_by(versions.c.version))]
 
 
 def count_uncovered(connection: Connection, version: VersionRow, base: VersionRow, *, waiting: bool) -> int:

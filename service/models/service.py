@@ -4,6 +4,7 @@ The fence: `live` never moves to a version that holds an interaction accepted fo
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,6 +20,7 @@ from service.models.problems import (
     AliasUnset,
     VersionDamaged,
     VersionFenced,
+    VersionInUse,
     VersionNotReady,
     VersionTaken,
     VersionUnknown,
@@ -36,6 +38,7 @@ DAMAGED = "version.damaged"
 log = structlog.get_logger()
 
 live = repository.live
+all_versions = repository.all_versions
 
 
 @dataclass(frozen=True)
@@ -168,6 +171,33 @@ def mark_purged(connection: Connection, number: int) -> bool:
     return repository.set_status(connection, number, "purged")
 
 
+def purge(connection: Connection, numbers: Sequence[int], at: datetime) -> None:
+    """Put on record that the bytes of versions are about to go, an entry each; `previous` names none of them any more.
+
+    Raises:
+        VersionUnknown: one of them is not on record.
+        VersionInUse: `live` or `base` names one of them.
+    """
+    repository.withdraw_aliases(connection, PREVIOUS, numbers)
+    entries = []
+    for number in numbers:
+        row = repository.find(connection, number)
+        if row is None:
+            raise VersionUnknown
+        if not mark_purged(connection, number):
+            raise VersionInUse(f"Version {number} is named by an alias.")
+        entries.append(AuditEvent("version.purged", {"kind": row.kind, "base": row.base}, version=number))
+    if entries:
+        audit.write(connection, audit.reserve(connection, len(entries)), entries, at)
+
+
+def base_of_live(connection: Connection) -> int | None:
+    """The base that the live version comes from, or None where nothing is live."""
+    number = live(connection)
+    row = None if number is None else repository.find(connection, number)
+    return None if row is None else row.base
+
+
 async def page(services: Services, cursor: str | None, limit: int) -> tuple[list[VersionFacts], str | None]:
     """A page of versions, the newest first, and the cursor of the next one, None at the end."""
     before = None if cursor is None else read_cursor(services.identity, LISTING, cursor)
@@ -203,7 +233,7 @@ async def promote(services: Services, number: int, expected: frozenset[int] | No
         VersionUnknown, VersionNotReady, VersionFenced, VersionDamaged: the alias stays where it is.
         AliasMoved: another version than the expected one is live.
     """
-    await get(services, number)
+    await services.database.run_read(lambda connection: _ready(connection, number))  # before its files are missed
     try:
         await asyncio.to_thread(services.store.verify, "versions", number)
     except StoreError as error:

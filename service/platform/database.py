@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 
 class Database:
-    """SQLite (WAL, one writer thread a process) or PostgreSQL (a pool), behind the same five methods."""
+    """SQLite (WAL, one writer thread a process) or PostgreSQL (a pool), behind the same methods."""
 
     def __init__(self, url: str | URL, *, pool_size: int = 5, logs_damage: bool = True) -> None:
         """`url` is a SQLAlchemy URL; `pool_size` is the number of PostgreSQL connections. Connects on first use.
@@ -78,6 +78,15 @@ class Database:
     def transact(self, unit: Unit[T]) -> T:
         """Run a unit in a write transaction on this thread; retried as a whole on transient errors."""
         return self._retrying(lambda: _within(self._write, unit))
+
+    @contextmanager
+    def maintenance(self) -> Iterator[Connection]:
+        """A connection of its own outside transactions, for what runs in none; closed at the end with its settings."""
+        with self._told(), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            connection.detach()
+            yield connection
 
     async def run_read(self, unit: Unit[T]) -> T:
         """Run a unit in a read-only transaction.

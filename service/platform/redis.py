@@ -7,7 +7,8 @@ start).
 
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ BLOCK_MAX_MS = 5_000
 DEAD_MAX = 10_000
 LIMITS_KEYS = "expunge:limits*"
 """What `service.platform.key_limits` counts under."""
+PAGE = 1_000  # entries looked at together
+REWRITE_LOOK_S = 0.02
 _FIELD = b"id"
 
 
@@ -186,14 +189,51 @@ class ErasureStream:
                 if key.decode() not in (self._stream, self._dead):
                     yield key.decode(errors="replace"), [key, b"\n", self._redis.dump(key) or b""]
 
-    def rewrite_log(self) -> None:
-        """Ask the server to rewrite its append-only file, so that acknowledged ids leave the disk too."""
+    def remove(self, erasure_ids: Collection[str]) -> int:
+        """Take every entry of these erasures out, dead letters among them; returns how many there were."""
         with _mapped():
-            try:
-                self._redis.bgrewriteaof()
-            except redis.exceptions.ResponseError as error:
-                if "already in progress" not in str(error):
-                    raise
+            return sum(self._remove_from(key, set(erasure_ids)) for key in (self._stream, self._dead))
+
+    def write_anew(self, timeout_s: float) -> bool:
+        """Have the server write its append-only file anew, so that what was taken out leaves the disk; waits for it.
+
+        Returns False where it keeps no such file. Raises RedisUnavailable, also where it refuses to, or fails, or takes
+        longer than `timeout_s`.
+        """
+        end = time.monotonic() + timeout_s
+        with _mapped():
+            if not self._redis.info("persistence").get("aof_enabled"):
+                return False
+            self._await_rewrite(end)  # one that is under way began before what was taken out last
+            self._redis.bgrewriteaof()
+            if self._await_rewrite(end) != "ok":
+                msg = "It could not write its append-only file anew."
+                raise RedisUnavailable(msg)
+        return True
+
+    def _remove_from(self, key: str, wanted: set[str]) -> int:
+        count, start = 0, "-"
+        while entries := self._redis.xrange(key, min=start, count=PAGE):
+            found = [entry for entry, fields in entries if fields.get(_FIELD, b"").decode(errors="replace") in wanted]
+            if found:
+                pipeline = self._redis.pipeline(transaction=True)
+                pipeline.xack(key, self._group, *found)
+                pipeline.xdel(key, *found)
+                pipeline.execute()
+            count += len(found)
+            start = f"({entries[-1][0].decode()}"
+        return count
+
+    def _await_rewrite(self, end: float) -> str:
+        """Wait until no rewrite runs or is to run; returns how the last one ended."""
+        while True:
+            facts = self._redis.info("persistence")
+            if not facts.get("aof_rewrite_in_progress") and not facts.get("aof_rewrite_scheduled"):
+                return str(facts.get("aof_last_bgrewrite_status", "ok"))
+            if time.monotonic() >= end:
+                msg = "It has not written its append-only file anew in time."
+                raise RedisUnavailable(msg)
+            time.sleep(REWRITE_LOOK_S)
 
     def close(self) -> None:
         """Let go of the connections."""

@@ -1,4 +1,4 @@
-"""The store made to agree with SQL: aliases, superseded versions, and what interrupted workers left.
+"""The store made to agree with SQL: aliases, superseded versions, what interrupted workers left; and what expires.
 
 SQL is the truth; each step here may be repeated, in any order, by whoever holds the lease.
 """
@@ -14,10 +14,14 @@ from model_store import ModelStore, StoreError
 from service.models import service as models
 from service.platform.clock import Clock
 from service.platform.database import Database
+from service.purge import expiry
+from service.settings import Settings
 from service.worker.lease import Fenced, Lease
 from service.worker.repository import journal, lineage
 
 TRAINING = "train"  # the journal step of a base: its writer is not the worker
+
+EXPIRE_ROUNDS = 20  # transactions at once: others write in between
 
 log = structlog.get_logger()
 
@@ -47,6 +51,15 @@ class Retention:
         self.clean()
         self.align()
 
+    def expire(self, settings: Settings) -> None:
+        """Delete tombstones and idempotency rows that are kept long enough; what is left for want of time goes next."""
+        for _ in range(EXPIRE_ROUNDS):
+            unit = partial(expiry.anything_expired, settings=settings, now=self.clock.now())
+            if not self.database.query(unit):
+                return
+            gone = self.database.transact(partial(self._expire, settings=settings))
+            log.info("rows.expired", count=gone.tombstones + gone.idempotency)
+
     def live_is_damaged(self) -> bool:
         """Whether the live version's files fail their checksums; its base and what it forgot make it again."""
         live = self.database.query(lambda connection: lineage.alias(connection, lineage.LIVE))
@@ -66,6 +79,10 @@ class Retention:
         for number in self.database.query(lambda connection: journal.orphans(connection, numbers)):
             self.store.purge("versions", number)
             log.warning("store.orphan_purged", version=number)
+
+    def _expire(self, connection: Connection, settings: Settings) -> expiry.ExpiredRows:
+        self.lease.confirm(connection)
+        return expiry.expire(connection, settings, self.clock.now())
 
     def _abandon(self, connection: Connection) -> list[journal.OpenBatch]:
         self.lease.confirm(connection)

@@ -50,6 +50,7 @@ from service.worker.unlearnable import Unlearnable
 RETRY_FIRST_S = 0.2
 RETRY_MAX_S = 10.0
 CHECK_SECONDS = 60.0  # the invariants look at every erasure: less often than the sweep
+EXPIRE_SECONDS = 3600.0  # what is kept for days may stay an hour more
 SHRINK_BITS = 2  # after each crash in the unlearning step a batch is a quarter of what it was
 
 log = structlog.get_logger()
@@ -100,6 +101,7 @@ class Worker:
         self._failures = 0
         self._swept_at: float | None = None
         self._checked_at: float | None = None
+        self._expired_at: float | None = None
         self._damaged = False
         self._heard = 0
 
@@ -242,6 +244,9 @@ class Worker:
             self.batcher.reclaim(settings.lease_seconds)
         self.retention.clean()
         self.retention.align()
+        if self._expired_at is None or now - self._expired_at >= EXPIRE_SECONDS:
+            self._expired_at = now
+            self.retention.expire(settings)
         if self._checked_at is None or now - self._checked_at >= CHECK_SECONDS:
             self._checked_at = now
             self._damaged = self.retention.live_is_damaged()

@@ -302,10 +302,24 @@ def test_a_server_that_restarted_is_found_again(server: EmbeddedValkey):
     stream.close()
 
 
-def test_the_log_on_disk_can_be_rewritten(stream: ErasureStream):
-    """Twice in a row is no error."""
-    stream.rewrite_log()
-    stream.rewrite_log()
+def test_the_log_on_disk_is_written_anew_and_waited_for(stream: ErasureStream):
+    """Twice in a row is no error; a server that takes too long is told."""
+    assert stream.write_anew(30)
+    assert stream.write_anew(30)
+    with pytest.raises(RedisUnavailable):
+        stream.write_anew(-1)
+
+
+def test_entries_of_erasures_are_taken_out_wherever_they_are(stream: ErasureStream):
+    """New ones, delivered ones, dead letters; others stay where they are."""
+    stream.publish(["a", "b", "a"])
+    stream.read(count=1, block_ms=10)
+    stream.dead_letter(Message("0-1", "a"), "c")
+
+    assert stream.remove(["a", "unknown"]) == 3
+    assert stream.remove(["a"]) == 0
+
+    assert (stream.pending().length, stream.pending().pending, stream.dead_letters()) == (1, 0, 0)
 
 
 @contextmanager

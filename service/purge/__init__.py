@@ -1,0 +1,1 @@
+"""Taking away what erased erasures left: versions, rows, entries, files, and bytes that no query shows."""
