@@ -16,6 +16,7 @@ PROCESSES ?= logical
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BREAKING_STAMP := $(VENV)/.installed-breaking
 BENCHMARKS_STAMP := $(VENV)/.installed-benchmarks
 # Tests that stand together stay together, as far as both ends of a run allow: what a module makes is made once.
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --maxprocesses 8 --dist worksteal
@@ -54,7 +55,12 @@ $(BENCHMARKS_STAMP): $(STAMP)
 	@$(PIP) install -qq -c constraints.txt $(PIP_ARGS) -e '.[dev,benchmarks]'
 	@touch $(BENCHMARKS_STAMP)
 
-.PHONY: install demo serve check pytest test benchmark results results-render faults compose-test stand-ins reference constraints clean help
+# What only breaking needs: a fuzzer and mutants, which not every interpreter has.
+$(BREAKING_STAMP): $(STAMP)
+	@$(PIP) install -qq -c constraints.txt $(PIP_ARGS) -e '.[dev,breaking]'
+	@touch $(BREAKING_STAMP)
+
+.PHONY: install demo serve check pytest test benchmark results results-render faults fuzz mutants compose-test stand-ins reference constraints clean help
 
 install: $(STAMP) ## make the environment (the targets below do so themselves)
 
@@ -92,7 +98,10 @@ results-render: $(BENCHMARKS_STAMP) ## write docs/results from the cells that ar
 	$(BIN)/python -m benchmarks.evaluation.main $(ARGS)
 
 faults: $(STAMP) ## kill, pause and corrupt real processes and check the promises
-	$(BIN)/python -m pytest tests/faults -m "slow or not slow" $(ARGS)
+	$(BIN)/python -m pytest tests/faults tests/property -m "slow or not slow" $(ARGS)
+
+fuzz: $(BREAKING_STAMP) ## fuzz the parsers of what strangers bring; ARGS="receipts --seconds 600"
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 compose-test: ## the compose file in real containers (needs podman and the images; see docs/deployment.md)
 	@$(FIND_PYTHON); "$$python" docker/compose_test.py $(ARGS)

@@ -210,6 +210,17 @@ def sqlite(home: Path, open_database: Callable[[str], Database]) -> Database:
 
 
 @pytest.fixture(scope="session")
+def template() -> Iterator[Path]:
+    """A closed home with a base and its encoders, to copy."""
+    from tests.factories.workers import make_template  # with it comes torch
+
+    folder = Path(tempfile.mkdtemp(prefix="expunge-template-"))
+    make_template(folder)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
 def valkey_binary() -> Path:
     """The server program that would be embedded."""
     try:

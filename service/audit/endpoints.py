@@ -13,6 +13,7 @@ from service.audit.repository import AuditRow
 from service.audit.schemas import AuditPage, ConsistencyProof, InclusionProof, LogKeys
 from service.audit.tree import LogDamaged
 from service.platform.clock import rfc3339
+from service.platform.cursor import Cursor
 from service.platform.dependencies import Auditor, ServicesDep
 from service.platform.ids import ERASURE_ID
 from service.platform.problem import (
@@ -28,7 +29,6 @@ from service.platform.routing import GuardedRoute
 router = APIRouter(prefix="/v1/audit", tags=["audit"], route_class=GuardedRoute)
 
 PATH = "/v1/audit/entries"
-Cursor = Annotated[str | None, Query(max_length=200, description="From the `next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most entries of one page.")]
 ErasureId = Annotated[str | None, Query(pattern=ERASURE_ID, description="Only the entries of this erasure.")]
 

@@ -39,15 +39,16 @@ from service.erasures.schemas import (
     ErasureRequest,
     ErasureSearch,
     ErasureState,
-    GivenInstant,
     Status,
 )
 from service.erasures.targets import Subjects
 from service.erasures.views import PATH, accepted_body, path_of, preview_body, reached_body, state_body
 from service.platform.auth import Principal, Scope, require
 from service.platform.clock import rfc3339
+from service.platform.cursor import Cursor
 from service.platform.dependencies import Eraser, ErasureReader, Officer, Services, ServicesDep, services_of
 from service.platform.ids import ERASURE_ID
+from service.platform.json_types import GivenInstant
 from service.platform.key_limits import KeyLimits, RateLimited, TargetQuotaExceeded
 from service.platform.problem import (
     FieldError,
@@ -74,7 +75,6 @@ _ALWAYS = (Unauthenticated, ScopeMissing, InvalidRequest, RateLimited, StorageUn
 
 ErasureId = Annotated[str, Path(pattern=ERASURE_ID, examples=["0198b3c6-7c5e-7c1f-9d0a-3f6a1b2c3d4e"])]
 Limit = Annotated[int, Query(ge=1, le=500, description="Most erasures of one page.")]
-Cursor = Annotated[str | None, Query(max_length=200, description="From the `next` of the page before.")]
 
 _ACCEPTING: dict[str, Any] = {
     "status_code": 202,

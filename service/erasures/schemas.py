@@ -1,28 +1,17 @@
 """What erasures look like over REST."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StringConstraints
 
 from service.erasures.grounds import DecisionOutcome, ExtensionGround, RefusalGround
 from service.erasures.modes import Mode
 from service.platform.ids import ItemId, UserId
+from service.platform.json_types import GivenInstant
 
 Status = Literal["accepted", "forgotten", "erased", "cancelled", "needs_attention", "refused"]
 Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")]
-
-
-def _utc(instant: datetime) -> datetime:
-    try:
-        return instant.astimezone(UTC)
-    except OverflowError:
-        msg = "It lies beyond what a calendar holds in UTC."
-        raise ValueError(msg) from None
-
-
-GivenInstant = Annotated[AwareDatetime, AfterValidator(_utc)]
-"""An instant with a zone, as a caller gives it, in UTC."""
 
 _REPLAYED: Any = Field(
     default=False, description="Whether the Idempotency-Key had asked for it before; this is its present state then."
@@ -47,7 +36,11 @@ class ErasureRequest(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"interactions": [{"user_id": "471", "item_id": "50"}], "users": [], "items": []}]
+            "examples": [{"interactions": [{"user_id": "471", "item_id": "50"}], "users": [], "items": []}],
+            "anyOf": [
+                {"required": [name], "properties": {name: {"minItems": 1}}}
+                for name in ("interactions", "users", "items")
+            ],
         },
     )
 
@@ -239,7 +232,12 @@ class ErasureChange(BaseModel):
                 {"extension": {"until": "2026-12-30T00:00:00Z", "reason": "A restore runs.", "ground": "complexity"}},
                 {"decision": {"outcome": "refused", "ground": "17(3)(e)"}},
                 {"legal_hold": True},
-            ]
+            ],
+            "maxProperties": 1,
+            "oneOf": [
+                {"required": [name], "properties": {name: {"not": {"type": "null"}}}}
+                for name in ("extension", "decision", "legal_hold")
+            ],
         },
     )
 
@@ -251,7 +249,15 @@ class ErasureChange(BaseModel):
 class ErasureSearch(BaseModel):
     """Whom or what to find the erasures of: a user, an item, or with both the interaction between them."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "471"}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"user_id": "471"}],
+            "anyOf": [
+                {"required": [name], "properties": {name: {"type": "string"}}} for name in ("user_id", "item_id")
+            ],
+        },
+    )
 
     user_id: UserId | None = Field(default=None, examples=["471"])
     item_id: ItemId | None = Field(default=None, examples=["50"])

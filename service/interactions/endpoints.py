@@ -10,6 +10,7 @@ from service.interactions import service
 from service.interactions.problems import AllSuppressed
 from service.interactions.schemas import NewInteractions, RecordedInteractions, UserInteractions
 from service.platform.clock import rfc3339
+from service.platform.cursor import Cursor
 from service.platform.dependencies import Reader, ServicesDep, Writer
 from service.platform.ids import PathUserId
 from service.platform.problem import (
@@ -26,7 +27,6 @@ from service.platform.routing import GuardedRoute
 router = APIRouter(prefix="/v1", tags=["interactions"], route_class=GuardedRoute)
 
 _ALWAYS = (Unauthenticated, ScopeMissing, InvalidRequest, StorageUnavailable)
-Cursor = Annotated[str | None, Query(max_length=200, description="From the `next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most interactions of one page.")]
 
 

@@ -22,6 +22,7 @@ from service.models.schemas import Alias, Promotion, VersionDetail, VersionPage
 from service.models.service import VersionFacts
 from service.platform.clock import rfc3339
 from service.platform.conditional import ANY, NOT_MODIFIED, none_match, strong_tags
+from service.platform.cursor import Cursor
 from service.platform.dependencies import Admin, Auditor, ServicesDep
 from service.platform.problem import FieldError, InvalidCursor, InvalidRequest, ScopeMissing, Unauthenticated, problems
 from service.platform.routing import GuardedRoute
@@ -32,7 +33,6 @@ PATH = "/v1/models/versions"
 _ALWAYS = (Unauthenticated, ScopeMissing, InvalidRequest)
 _ETAG = re.compile(r'"v([1-9][0-9]{0,17})"')
 
-Cursor = Annotated[str | None, Query(max_length=200, description="From the `next` of the page before.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="Most versions of one page.")]
 Number = Annotated[int, Path(ge=1, le=2**63 - 1)]
 IfMatch = Annotated[str | None, Header(description='The version that must be live now, as its ETag: `"v41"`.')]

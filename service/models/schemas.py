@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.platform.json_types import WholeNumber
+
 Status = Literal["ready", "held", "retired", "purged"]
 
 
@@ -71,4 +73,4 @@ class Promotion(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 42}]})
 
-    version: int = Field(ge=1, le=2**63 - 1)
+    version: WholeNumber = Field(ge=1, le=2**63 - 1)

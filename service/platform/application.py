@@ -23,6 +23,7 @@ from service.platform.problem import (
     BodyTooLarge,
     ProblemBody,
     UnsupportedMediaType,
+    UriTooLong,
     problems,
 )
 from service.platform.problem_handlers import install_problem_handlers
@@ -126,6 +127,8 @@ def _with_problems(schema: dict[str, Any]) -> dict[str, Any]:
             if "requestBody" in operation:
                 for status, response in problems(*OF_BODIES).items():
                     operation["responses"].setdefault(str(status), response)
+            if "parameters" in operation:
+                operation["responses"].setdefault(str(UriTooLong.status), problems(UriTooLong)[UriTooLong.status])
             if "security" in operation:
                 for status, response in problems(RateLimited).items():
                     operation["responses"].setdefault(str(status), response)

@@ -324,8 +324,9 @@ def require(*scopes: Scope) -> Require:
 
 
 def needs(*scopes: Scope) -> Any:
-    """The dependency of a route that needs one of these scopes; its description names them."""
-    return Security(require(*scopes), scopes=[scope.value for scope in scopes])
+    """The dependency of a route that needs one of these scopes; its description names them and what implies them."""
+    named = dict.fromkeys(each for scope in scopes for each in (scope, _IMPLIED_BY.get(scope)) if each is not None)
+    return Security(require(*scopes), scopes=[scope.value for scope in named])
 
 
 def _refusal(reason: str, detail: str) -> Unauthenticated:

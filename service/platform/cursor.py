@@ -3,12 +3,25 @@
 import base64
 import binascii
 import hmac
+from typing import Annotated
+
+from fastapi import Query
 
 from service.platform.identity import Identity
 from service.platform.problem import FieldError, InvalidCursor
 
 _POSITION_BYTES = 8
 _SIGNATURE_BYTES = 16
+
+Cursor = Annotated[
+    str | None,
+    Query(
+        max_length=200,
+        description="From the `next` of the page before.",
+        json_schema_extra={"pattern": "^[A-Za-z0-9_-]{32}$"},
+    ),
+]
+"""The parameter of a list's route."""
 
 
 def write_cursor(identity: Identity, listing: str, position: int) -> str:

@@ -58,7 +58,11 @@ def restore_slashes(value: Any) -> Any:
 ERASURE_ID = "^[0-9A-Za-z-]{1,36}$"
 """The pattern of an erasure's id, looser than the UUIDs that are given out: others are not found."""
 
-_SHAPE = Field(min_length=1, max_length=MAX_ID_LENGTH)
+_SHAPE = Field(
+    min_length=1,
+    max_length=MAX_ID_LENGTH,
+    json_schema_extra={"pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029\ufdd0]*$"},  # surrogates are no text
+)
 
 UserId = Annotated[str, _SHAPE, AfterValidator(check_id)]
 """A user id in a body or a query."""

@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from service.platform.ids import ItemId, UserId
+from service.platform.json_types import WholeNumber
 
 N_MAX = 500
 N_MANY_MAX = 100
@@ -56,6 +57,6 @@ class RecommendMany(BaseModel):
     )
 
     users: list[UserId] = Field(min_length=1, max_length=USERS_MAX)
-    n: int = Field(20, ge=1, le=N_MANY_MAX, description="Most items for each user.")
-    exclude_seen: bool = Field(True, description="Leave out what the user interacted with.")
+    n: WholeNumber = Field(20, ge=1, le=N_MANY_MAX, description="Most items for each user.")
+    exclude_seen: StrictBool = Field(True, description="Leave out what the user interacted with.")
     exclude: list[ItemId] = Field([], max_length=EXCLUDE_MAX, description="Further items to leave out, for all users.")

@@ -9,18 +9,9 @@ from pathlib import Path
 import pytest
 
 from service.platform.redis import ErasureStream
-from tests.factories.workers import Home, copy_template, make_template, opened
+from tests.factories.workers import Home, copy_template, opened
 from tests.faults.server import Server
 from tests.faults.worker_processes import WorkerProcesses
-
-
-@pytest.fixture(scope="session")
-def template() -> Iterator[Path]:
-    """A closed home with a base and its encoders."""
-    folder = Path(tempfile.mkdtemp(prefix="expunge-template-"))
-    make_template(folder)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
