@@ -4,6 +4,7 @@ What a parser documents as its refusal is caught; anything else (a crash, anothe
 itself) is a finding.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from service.audit.tlog.proof import LogProof
 from service.audit.tlog.tiles import bundle, parse_tile_path, tile_path, unbundle
 from service.cli.failures import Refusal
 from service.cli.target_file import read_target_file
+from service.evidence.training_key import TrainingKey
+from service.evidence.verification import SAME_IN_ENTRY, Wanted, verify_evidence
 from service.interactions.formats import Reading
 from service.interactions.readers import read_file
 from service.interactions.refusals import DataProblem
@@ -85,6 +88,23 @@ def signed_receipts(data: bytes) -> None:
 def tree_of(leaves: list[bytes]) -> MerkleTree:
     """The tree over up to 256 leaves."""
     return MerkleTree(len(leaves), lambda level, index, width: leaves)
+
+
+def evidence(data: bytes) -> None:
+    """The evidence of an erased erasure, against an entry of the log that tells the same as far as it can."""
+    text = text_of(data)
+    try:
+        body = json.loads(text)
+        entry = {name: body.get(name) for name in SAME_IN_ENTRY}
+        entry["evidence"] = hashlib.sha256(text.encode()).hexdigest()
+    except (ValueError, AttributeError, RecursionError):
+        body, entry = {}, {"evidence": ""}
+    wanted = Wanted(TrainingKey(SECRET), (("u", "i"),), ("gone",), ("i",))
+    for each in (None, wanted):
+        with suppress(Unverified):
+            proven = verify_evidence(text, entry, str(body.get("erasure_id")), each)
+            assert 0 <= (proven.named or 0) <= 3
+            assert proven.shown <= proven.targets
 
 
 def notes(data: bytes) -> None:
@@ -239,6 +259,7 @@ def target_files(data: bytes) -> None:
 HARNESSES: dict[str, Callable[[bytes], None]] = {
     "receipts": receipts,
     "signed_receipts": signed_receipts,
+    "evidence": evidence,
     "notes": notes,
     "proofs": proofs,
     "inclusion": inclusion,

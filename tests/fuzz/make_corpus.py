@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from model_store import ErasureLedger, Manifest, ManifestFacts, ModelStore
 from model_store.tensors import encode
 from service.audit.tlog.checkpoint import LogCheckpoint
@@ -16,6 +18,9 @@ from service.audit.tlog.merkle import leaf_hash
 from service.audit.tlog.note import SignedNote
 from service.audit.tlog.proof import LogProof
 from service.audit.tlog.tiles import bundle, tile_path
+from service.evidence.commitment import TrainingCommitment
+from service.evidence.training_key import TrainingKey
+from service.evidence.verification import EVIDENCE_FORMAT, SEARCHED
 from service.platform.canonical import canonical_json
 from service.platform.cursor import write_cursor
 from service.receipts.document import Receipt, ReceiptEntry
@@ -54,6 +59,7 @@ def log() -> tuple[str, list[str]]:
         "decision": None,
         "due_at": AT,
         "legal_hold": False,
+        "out_of_scope": ["backups"],
         "entries": list(range(len(entries))),
     }
     return canonical_json(statement).decode(), [canonical_json(entry).decode() for entry in entries]
@@ -104,6 +110,25 @@ def ledger() -> bytes:
         shutil.rmtree(folder)
 
 
+def evidence() -> bytes:
+    """Of a user that base 7 was not trained on."""
+    edges = np.array([[0, 0, 1, 2], [0, 1, 1, 0]], dtype=np.int32)
+    commitment = TrainingCommitment.of(("u", "v", "w"), ("i", "j"), edges, TrainingKey(SECRET))
+    proofs = [commitment.absence_of_user("gone").document(), commitment.absence_of_pair("v", "i").document()]
+    body = {
+        "format": EVIDENCE_FORMAT,
+        "erasure_id": ID,
+        "compaction": ID,
+        "base_before": 3,
+        "base_after": 7,
+        "dataset_hash": "d5" * 32,
+        "commitment": commitment.document(),
+        "search": {"stores": [{"store": store, "verdict": "GONE"} for store in SEARCHED]},
+        "absence": {"targets": 2, "shown": 2, "beyond_bound": 0, "never_on_record": 0, "proofs": proofs},
+    }
+    return canonical_json(body)
+
+
 def seeds() -> Iterator[tuple[str, list[bytes]]]:
     """(harness, inputs) each."""
     whole = receipt()
@@ -113,6 +138,7 @@ def seeds() -> Iterator[tuple[str, list[bytes]]]:
     data, _ = encode(TENSORS, "file")
     yield "receipts", [whole.json(), whole.json()[:-200], b"{}"]
     yield "signed_receipts", ["\n".join([statement, *entries]).encode(), statement.encode() + b"\n{}", b"{}\n{}"]
+    yield "evidence", [evidence(), evidence()[:-300], b"{}"]
     yield "notes", [note(text).encode(), text.encode(), str(KEY.verifier).encode()]
     yield "proofs", [str(proof).encode(), bundle([b"one", b"", b"two"]), tile_path(1234067, 5).encode()]
     yield "inclusion", [bytes([40, 7, 13, 3]), bytes([40, 7, 13, 0]) + bytes(96), bytes([0, 0, 0, 3])]
