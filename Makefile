@@ -60,7 +60,7 @@ $(BREAKING_STAMP): $(STAMP)
 	@$(PIP) install -qq -c constraints.txt $(PIP_ARGS) -e '.[dev,breaking]'
 	@touch $(BREAKING_STAMP)
 
-.PHONY: install demo serve check pytest test benchmark results results-render faults fuzz mutants compose-test stand-ins reference constraints clean help
+.PHONY: install demo serve check pytest test benchmark results results-render faults fuzz compose-test stand-ins reference constraints clean help
 
 install: $(STAMP) ## make the environment (the targets below do so themselves)
 
