@@ -43,13 +43,30 @@ class _Import:
     suppressed: Suppressed = field(init=False)
     allowed: NDArray[np.bool_] = field(init=False)
 
-    def refresh(self, connection: Connection) -> None:
-        """Keep erasures from being accepted until the transaction ends, and look again if one was since."""
+    def refresh(self, connection: Connection) -> bool:
+        """Keep erasures from being accepted until the transaction ends, and look again if one was since.
+
+        Returns whether anything was put on record since: rows of the vocabulary may be purged.
+        """
         size = audit.lock_shared(connection)
-        if size != self.log_size:
+        changed = size != self.log_size
+        if changed:
             self.suppressed = repository.suppressed_all(connection)
             self.allowed = ~_covered(self.dataset.train, self.users, self.items, self.suppressed)
             self.log_size = size
+        return changed
+
+    def register_again(self, connection: Connection, chunk: slice) -> tuple[Keys, Keys]:
+        """Have a key for every row of the vocabularies that a chunk needs; returns the keys of all rows."""
+        rows = self.dataset.train[chunk][self.allowed[chunk]]
+        for side, vocabulary, digests, register in (
+            (0, self.dataset.users, self.users, repository.register_users),
+            (1, self.dataset.items, self.items, repository.register_items),
+        ):
+            needed = {digests[row]: vocabulary.ids[row] for row in np.unique(rows[:, side])}
+            for part in _slices(len(needed), CHUNK_IDS):
+                register(connection, dict(list(needed.items())[part]))
+        return _keys(connection, self)
 
     def users_to_register(self) -> dict[bytes, str]:
         """Digest and id of each user with a pair that may be recorded."""
@@ -97,7 +114,9 @@ def import_dataset(
     for chunk in _slices(len(dataset.train), CHUNK_PAIRS):
 
         def unit(connection: Connection, chunk: slice = chunk) -> tuple[int, int]:
-            work.refresh(connection)
+            nonlocal user_keys, item_keys
+            if work.refresh(connection):
+                user_keys, item_keys = work.register_again(connection, chunk)
             allowed = work.allowed[chunk]
             pairs = dataset.train[chunk][allowed]
             users, items = user_keys[pairs[:, 0]].tolist(), item_keys[pairs[:, 1]].tolist()

@@ -17,6 +17,7 @@ from service.receipts.verification import verify
 from tests.api.conftest import Api
 
 REFUSAL = {"decision": {"outcome": "refused", "ground": "17(3)(e)"}}
+PARTIAL = {"decision": {"outcome": "partial", "ground": "17(3)(e)"}}
 
 
 def accepted(api: Api, user: str = "canary", **headers: str) -> str:
@@ -237,3 +238,23 @@ def test_a_subject_is_searched_by_a_body(both: Api, capfd: pytest.CaptureFixture
 def test_a_search_for_nothing_is_refused(api: Api, body: dict[str, Any]) -> None:
     """It would find everybody's."""
     assert code(api.client.post("/v1/erasures/search", json=body)) == (422, "invalid_request")
+
+
+@pytest.mark.P9
+def test_what_is_purged_cannot_be_kept_any_more(both: Api) -> None:
+    """A decision or a hold would say so of what is gone; more time may be asked for still."""
+    path = accepted(both)
+    table = tables.erasures
+    purged = {"status": "forgotten", "forgotten_at": datetime.now(UTC), "purged_at": datetime.now(UTC), "salt": None}
+    both.database.transact(lambda connection: connection.execute(update(table).values(**purged)))
+
+    for change in (PARTIAL, {"legal_hold": True}):
+        refused = both.client.patch(path, json=change)
+        assert code(refused) == (409, "being_erased")
+        assert "gone" in refused.json()["title"]
+
+    body = both.client.get(path).json()
+    assert (body["legal_hold"], body["decision"]) == (False, None)
+    assert both.client.patch(path, json={"legal_hold": False}).status_code == 200
+    until = datetime.fromisoformat(body["due_at"]) + timedelta(days=1)
+    assert both.client.patch(path, json=extension(until)).status_code == 200

@@ -15,7 +15,7 @@ from sqlalchemy import delete
 from service.app import create_app
 from service.platform.auth import Scope
 from service.platform.database import Database
-from service.platform.tables import interactions, items
+from service.platform.tables import interactions, items, users
 from service.settings import Settings, load_settings
 from tests.api.conftest import Api
 from tests.factories.worlds import World, tensors_of, title
@@ -253,6 +253,21 @@ def test_an_erased_user_is_answered_as_an_unknown_one_at_once(api: Api, world: W
     answer = ask(api)
     assert answer["personalised"] is False
     assert ids(answer) == ids(ask(api, "nobody"))
+
+
+@pytest.mark.P4
+def test_a_user_whose_row_was_purged_stays_an_unknown_one(api: Api, world: World):
+    """The tombstone and nothing else knows them: no history, no vector, no error, even of a version that has a row."""
+    erase(api, "users/u1")
+    with api.database.write() as connection:
+        connection.execute(delete(interactions))
+        connection.execute(delete(users).where(users.c.id == "u1"))
+
+    answer = ask(api)
+
+    assert answer["personalised"] is False
+    assert ids(answer) == ids(ask(api, "nobody"))
+    assert api.client.get("/v1/users/u1/interactions").json()["interactions"] == []
 
 
 @pytest.mark.P3

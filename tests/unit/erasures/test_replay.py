@@ -14,10 +14,12 @@ from sqlalchemy import select, text
 
 from model_store import ModelStore
 from model_store.erasure_ledger import FORK
+from service.consents import service as consents
 from service.erasures import approval, decisions
 from service.erasures.grounds import DecisionOutcome, ExtensionGround, RefusalGround
 from service.erasures.ledger_keeping import LedgerKeeper
 from service.erasures.replay import LedgerReplay
+from service.erasures.targets import Subjects
 from service.interactions import service as interactions
 from service.interactions.problems import AllSuppressed
 from service.platform import faults
@@ -179,6 +181,36 @@ def test_what_was_accepted_since_the_backup_is_stored_again(settings: Settings, 
         (told,) = [each for each in at.store.ledger.records() if each.number == record["record"]]
         assert (told.facts["erasure_id"], told.seal) == (new["pair"], record["seal"])
         assert sum(each.event == FORK for each in at.store.ledger.records()) == 2
+
+
+@on_sqlite
+def test_a_consent_of_before_the_backup_stays_and_one_since_is_gone(settings: Settings, tmp_path: Path):
+    """The ledger knows of no consent: what it would have lifted is refused again, which is the safe side, and told."""
+
+    def consent(place: Home, pair: tuple[int, int]) -> int:
+        named = Subjects(interactions=((user(pair[0]), item(pair[1])),))
+        return asyncio.run(consents.give(place.services, named, ["#/interactions/0"])).lifted
+
+    with kept(settings) as at:
+        place = at.place
+        early, late = place.accept(PAIRS[0]), place.accept(PAIRS[1])
+        with place.database.write() as connection:
+            connection.execute(erasures.update().values(status="erased"))
+        assert consent(place, PAIRS[0]) == 1
+        at.settle()
+    backup = Backup(settings.sql_url, tmp_path)
+    with kept(settings) as at:
+        assert consent(at.place, PAIRS[1]) == 1
+        since = at.place.accept(PAIRS[5])
+        at.settle()
+    backup.restore()
+    with kept(settings) as at:
+        at.clean()
+
+        assert states(at.place) == {early: "erased", late: "erased", since: "accepted"}
+        assert [write(at.place, pair) for pair in (PAIRS[0], PAIRS[1], PAIRS[5])] == [True, False, False]
+        assert consent(at.place, PAIRS[1]) == 1
+        assert write(at.place, PAIRS[1])
 
 
 N_UNKNOWN = 90

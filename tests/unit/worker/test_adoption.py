@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,16 @@ from scipy.sparse.linalg import svds
 from service.interactions.refusals import DataProblem
 from service.interactions.vectors import Vectors
 from service.models.problems import NothingToLearn
+from service.platform.clock import SystemClock
 from service.platform.identity import load_identity
+from service.purge import repository
 from service.recommender.backbones import LightGCN
 from service.recommender.soundness import Unsound
 from service.settings import load_settings
 from service.unlearning.pretraining import PretrainingConfig
 from service.worker.adoption import AdoptionResult, ExternalModel, MayKnowErased, adopt_base
 from service.worker.encoders import pretrain
+from service.worker.repository import queue
 from tests.factories.workers import (
     N_ITEMS,
     N_USERS,
@@ -169,6 +173,27 @@ def test_a_model_that_may_know_what_was_erased_needs_a_word_for_it(bare: Home) -
     adopted = adopt(bare, replace(foreign(model), without_erased=True))
 
     assert adopted.base.n_edges == len(LEARNT) - 1
+
+
+@pytest.mark.P4
+def test_a_model_from_outside_brings_nobody_back_whose_rows_are_purged(bare: Home) -> None:
+    """The tombstones ask for the word, though nobody else is known here; the erased user's row is passed over."""
+    erasure = bare.accept(users=[0])
+    with bare.database.write() as connection:
+        now = SystemClock().now()
+        queue_row = {"erasure": erasure, "at": now, "before": None, "after": None, "batch": None, "stages": {}}
+        queue.mark_forgotten(connection, [queue_row])
+        repository.purge_rows(connection, [erasure], now, now + timedelta(days=1))
+        keys, _ = repository.unneeded_users(connection, b"", 10)
+        assert repository.delete_users(connection, keys) == 1
+
+    with pytest.raises(MayKnowErased):
+        adopt(bare, foreign())
+    adopted = adopt(bare, replace(foreign(), without_erased=True))
+
+    assert adopted.base.n_users == N_USERS - 1
+    assert adopted.unused_users == 3
+    assert 1 not in bare.store.open("versions", 1, "embeddings.safetensors")["user_keys"]
 
 
 def test_nothing_recorded_is_nothing_to_adopt(tmp_path: Path) -> None:

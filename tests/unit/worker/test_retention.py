@@ -1,6 +1,7 @@
 """The store made to agree with SQL."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
@@ -8,6 +9,7 @@ from sqlalchemy import select
 from service.platform import tables
 from service.platform.clock import SystemClock
 from service.worker import invariants
+from service.worker.lease import Fenced
 from service.worker.pipeline import Pipeline
 from service.worker.repository import journal
 from service.worker.retention import TRAINING, Retention
@@ -130,3 +132,23 @@ def test_each_invariant_sees_what_breaks_it(place: Home, retention: Retention) -
         "version_on_disk_has_manifest": 1,
         "store_alias_agrees": 1,
     }
+
+
+@pytest.mark.P10
+def test_what_is_kept_long_enough_goes_by_itself(place: Home, retention: Retention) -> None:
+    """Tombstones and keys of requests; under the lease, and what is open stays refused."""
+    old, new = place.accept(place.learnt[0]), place.accept(place.learnt[1])
+    long_ago = SystemClock().now() - timedelta(days=1)
+    mine = tables.suppressions.c.erasure_id
+    with place.database.write() as connection:
+        connection.execute(tables.suppressions.update().where(mine == old).values(until=long_ago))
+
+    retention.expire(place.settings)
+
+    assert [row.erasure_id for row in place.rows(select(mine))] == [new]
+    retention.lease.release()
+    with place.database.write() as connection:
+        connection.execute(tables.suppressions.update().values(until=long_ago))
+    with pytest.raises(Fenced):
+        retention.expire(place.settings)
+    assert len(place.rows(select(mine))) == 1
