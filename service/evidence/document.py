@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from service.evidence.preparing import PreparedEvidence
-from service.evidence.verification import EVIDENCE_FORMAT, SAME_IN_ENTRY
+from service.evidence.verification import EVIDENCE_FORMAT
 from service.platform.canonical import canonical_json
 from service.residue.report import about_one
 
@@ -44,6 +45,30 @@ class CompactionFacts:
     steps: Mapping[str, Any]
     gate: Mapping[str, Any] | None = None
 
+    @cached_property
+    def texts(self) -> dict[str, bytes]:
+        """Canonical JSON of the members that are the same in each evidence: a compaction may erase thousands."""
+        members = {
+            "format": EVIDENCE_FORMAT,
+            "compaction": self.compaction,
+            "base_before": self.base_before,
+            "base_after": self.base_after,
+            "versions": {"before": self.version_before, "after": self.version_after},
+            "method": METHOD,
+            "steps": self.steps,
+            "gate": self.gate,
+            "purge": self.purge,
+        }
+        return {name: canonical_json(value) for name, value in members.items()}
+
+    @cached_property
+    def search_texts(self) -> dict[str, bytes]:
+        """The same of the members of `search`."""
+        words = {"not_searched": self.search.get("out_of_scope", ()), "notes": self.search.get("notes", ())}
+        cut = {name: [str(each)[:WORDS_MAX] for each in given][:NOTED_MAX] for name, given in words.items()}
+        members = {name: self.search.get(name) for name in _SEARCH_FACTS} | cut
+        return {name: canonical_json(value) for name, value in members.items()}
+
 
 @dataclass(frozen=True)
 class ErasureEvidence:
@@ -53,47 +78,44 @@ class ErasureEvidence:
     entry: Mapping[str, Any] = field(compare=False)
 
 
-def evidence_body(erasure_id: str, facts: CompactionFacts, prepared: PreparedEvidence) -> dict[str, Any]:
-    """The evidence of one erasure, as a document of plain values.
+def evidence(erasure_id: str, facts: CompactionFacts, prepared: PreparedEvidence) -> ErasureEvidence:
+    """The evidence of one erasure in both its forms.
 
     Raises:
         EvidenceIncomplete: no proof of absence was prepared for it.
     """
-    return {
-        "format": EVIDENCE_FORMAT,
-        "erasure_id": erasure_id,
+    text = _joined(
+        facts.texts
+        | {
+            "erasure_id": canonical_json(erasure_id),
+            "dataset_hash": canonical_json(prepared.dataset_hash),
+            "commitment": canonical_json(prepared.commitment),
+            "absence": canonical_json(prepared.absence(erasure_id)),
+            "search": _search(facts, erasure_id),
+        }
+    )
+    entry = {
         "compaction": facts.compaction,
         "base_before": facts.base_before,
         "base_after": facts.base_after,
-        "versions": {"before": facts.version_before, "after": facts.version_after},
-        "method": METHOD,
-        "steps": facts.steps,
-        "gate": facts.gate,
         "dataset_hash": prepared.dataset_hash,
         "commitment": prepared.commitment,
-        "absence": prepared.absence(erasure_id),
-        "purge": facts.purge,
-        "search": _search(facts.search, erasure_id),
+        "evidence": hashlib.sha256(text).hexdigest(),
     }
-
-
-def evidence(erasure_id: str, facts: CompactionFacts, prepared: PreparedEvidence) -> ErasureEvidence:
-    """The evidence of one erasure in both its forms; raises what `evidence_body` raises."""
-    body = evidence_body(erasure_id, facts, prepared)
-    text = canonical_json(body)
-    entry = {name: body[name] for name in SAME_IN_ENTRY} | {"evidence": hashlib.sha256(text).hexdigest()}
     return ErasureEvidence(text.decode(), entry)
 
 
-def _search(report: Mapping[str, Any], erasure_id: str) -> dict[str, Any]:
+def _joined(members: Mapping[str, bytes]) -> bytes:
+    """Canonical JSON of an object out of that of its members; their names are ASCII."""
+    return b"{" + b",".join(canonical_json(name) + b":" + members[name] for name in sorted(members)) + b"}"
+
+
+def _search(facts: CompactionFacts, erasure_id: str) -> bytes:
     """What was searched: a verdict on each store, and what is there and may be, as far as it concerns this erasure."""
-    allowed = [store["allowed"] for store in about_one(report, erasure_id)["stores"]]
-    return {
-        **{name: report.get(name) for name in _SEARCH_FACTS},
-        "stores": [_store(*each) for each in zip(report["stores"], allowed, strict=True)],
-        "not_searched": [str(each)[:WORDS_MAX] for each in report.get("out_of_scope", ())],
-        "notes": [str(each)[:WORDS_MAX] for each in report.get("notes", ())][:NOTED_MAX],
-    }
+    stores = facts.search["stores"]
+    allowed = (store["allowed"] for store in about_one(facts.search, erasure_id)["stores"])
+    told = [_store(*each) for each in zip(stores, allowed, strict=True)]
+    return _joined(facts.search_texts | {"stores": canonical_json(told)})
 
 
 def _store(store: Mapping[str, Any], allowed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from service.evidence.document import evidence
 from service.evidence.preparing import TARGETS_SHOWN_MAX, EvidenceIncomplete, PreparedEvidence, prepare
 from service.evidence.verification import BYTES_MAX, verify_evidence
 from service.interactions.service import snapshot
+from service.platform.canonical import canonical_json
 from service.platform.database import Database
 from service.platform.tables import interactions, suppressions, users
 from tests.factories.domains import Domains
@@ -70,6 +71,7 @@ def test_each_erasure_has_its_own_proofs(compacted: Compacted) -> None:
     for erasure in (pair, whole, nobody):
         body = evidence(erasure.id, facts(), made)
         assert verify_evidence(body.text, body.entry, erasure.id).targets == erasure.requested
+        assert body.text.encode() == canonical_json(json.loads(body.text))
         with pytest.raises(Unverified, match="another erasure"):
             verify_evidence(body.text, body.entry, "another")
 
