@@ -125,6 +125,15 @@ def _train_seconds(cell: Cell) -> Value:
     return Value(cell["retrain_seconds"], 1, {"epochs": cell["epochs"], "epoch_seconds": cell["epoch_seconds"]})
 
 
+def _receipt(cell: Cell) -> Value:
+    detail = {name: value for name, value in cell.items() if name != "n"}
+    return Value(cell["milliseconds"]["one_target"]["p50"], cell["n"], detail)
+
+
+def _inclusion(cell: Cell) -> Value:
+    return Value(cell["milliseconds"]["p50"], cell["n"], {name: value for name, value in cell.items() if name != "n"})
+
+
 NO_TARGET = Target()
 
 FIGURES = (
@@ -145,6 +154,8 @@ FIGURES = (
     Figure("train_recall_at_20", "training", "ratio", Target(0.224), partial(_train_quality, "recall_at_20")),
     Figure("train_ndcg_at_20", "training", "ratio", Target(0.345), partial(_train_quality, "ndcg_at_20")),
     Figure("train_seconds", "timings", "s", NO_TARGET, _train_seconds),
+    Figure("receipt_verify_ms", "receipt", "ms", Target(None, 10.0), _receipt),
+    Figure("inclusion_proof_ms", "inclusion", "ms", Target(None, 5.0), _inclusion),
 )
 CELLS = tuple(dict.fromkeys(figure.cell for figure in FIGURES))
 

@@ -107,10 +107,17 @@ def _serving(cell: str) -> None:
     getattr(serving, cell)()
 
 
+def _proofs(cell: str) -> None:
+    from benchmarks import proofs
+
+    getattr(proofs, cell)()
+
+
 # Serving comes last: base and encoder are there by then.
 MEASURES: dict[str, Callable[[str], None]] = {
     **dict.fromkeys(("training", "adversarial", "genuine", "timings"), _learning),
     **dict.fromkeys(("forgotten", "accept", "recommend", "rss"), _serving),
+    **dict.fromkeys(("receipt", "inclusion"), _proofs),
 }
 
 

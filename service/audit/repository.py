@@ -97,7 +97,7 @@ _NODES = (
 def leaf_hashes(connection: Connection, first: int, count: int) -> list[bytes]:
     """Hashes of the leaves first, first + 1, ... (from 0), up to `count` of them."""
     found = connection.scalars(_LEAVES, {"first": first + 1, "end": first + 1 + count})
-    return [bytes(each) for each in found]
+    return list(map(bytes, found.all()))
 
 
 def entries(connection: Connection, first: int, count: int) -> list[bytes]:
@@ -109,7 +109,7 @@ def entries(connection: Connection, first: int, count: int) -> list[bytes]:
 def nodes(connection: Connection, level: int, first: int, count: int) -> list[bytes]:
     """Hashes over full tiles of the level below, from a position on; as many as are stored, without a gap."""
     found = connection.scalars(_NODES, {"level": level, "first": first, "end": first + count})
-    return [bytes(each) for each in found]
+    return list(map(bytes, found.all()))
 
 
 def count_nodes(connection: Connection, level: int) -> int:
