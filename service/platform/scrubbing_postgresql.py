@@ -19,8 +19,8 @@ from sqlalchemy.exc import DBAPIError
 from service.platform.database import Database
 from service.platform.scrubbing import ScrubResult
 
-LOCK_TIMEOUT_MS = 500  # whoever reads the table waits behind a lock that is asked for: not long, and again
-SMALL_BYTES = 32 << 20  # with its indexes: written anew in some 0.3 s
+LOCK_TIMEOUT_MS = 100  # whoever reads the table waits behind a lock that is asked for: not long, and again
+SMALL_BYTES = 8 << 20  # with its indexes: written anew in some 0.1 s
 PAUSE_S = 0.2
 FILLER_BYTES = 1 << 20
 # The server keeps as much log for later as it wrote between two checkpoints: without some in between, the next purge
