@@ -40,7 +40,7 @@ class ExpectedAbsence:
     @classmethod
     def of(cls, connection: Connection, needles: Needles) -> ExpectedAbsence:
         """Compare needles with what the database holds by right now."""
-        back = repository.back_in_use(connection, needles.users, needles.items, needles.pairs)
+        back = repository.back_in_use(connection, needles.users, needles.items, needles.pairs, needles.erasures)
         users, items = _without(needles.users, back[0]), _without(needles.items, back[1])
         pairs = {pair: of for pair, of in needles.pairs.items() if pair not in back[2]}
         digests = [data for (kind, data) in needles.secrets if kind in (NeedleKind.DIGEST, NeedleKind.IDEMPOTENCY)]
@@ -65,7 +65,7 @@ class ExpectedAbsence:
         }
         counts = needles.counts() | {
             "patterns": len(everything),
-            "in_use_again": len(back[0]) + len(back[1]) + len(back[2]),
+            "in_use": len(back[0]) + len(back[1]) + len(back[2]),
             "in_texts_that_stay": len(common),
         }
         return cls(

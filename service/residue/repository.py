@@ -10,7 +10,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Table,
-    and_,
     column,
     exists,
     func,
@@ -115,13 +114,18 @@ def targets_of(connection: Connection, erasure_ids: Sequence[str]) -> Iterator[S
 
 
 def leaving_users(connection: Connection, erasure_ids: Sequence[str]) -> Iterator[LeavingSubject]:
-    """Users whom these erasures name whole, who are still hidden whole, and whom nothing that is held or kept names."""
-    yield from _leaving(connection, users, erasure_targets.c.user_key, TargetKind.USER, erasure_ids)
+    """Users who leave the vocabulary with these erasures: named by one, and nothing is recorded of them by then.
+
+    Whom an erasure names that is not over, and is none of these, stays until that one is erased.
+    """
+    named = suppressions.c.user_digest
+    yield from _leaving(connection, users, named, named != EVERY, suppressions.c.item_digest == EVERY, erasure_ids)
 
 
 def leaving_items(connection: Connection, erasure_ids: Sequence[str]) -> Iterator[LeavingSubject]:
-    """Items that leave, as `leaving_users`."""
-    yield from _leaving(connection, items, erasure_targets.c.item_key, TargetKind.ITEM, erasure_ids)
+    """Items that leave: named whole. Those of erased interactions stay, they are the catalogue."""
+    named, whole = suppressions.c.item_digest, suppressions.c.user_digest == EVERY
+    yield from _leaving(connection, items, named, whole & (named != EVERY), whole, erasure_ids)
 
 
 def kept_base(connection: Connection, erasure_ids: Sequence[str]) -> int | None:
@@ -160,26 +164,30 @@ def item_keys(connection: Connection, digests: Sequence[bytes]) -> dict[bytes, i
 
 
 def back_in_use(
-    connection: Connection, user_keys: Iterable[int], item_keys: Iterable[int], pairs: Iterable[tuple[int, int]]
+    connection: Connection,
+    user_keys: Iterable[int],
+    item_keys: Iterable[int],
+    pairs: Iterable[tuple[int, int]],
+    erasure_ids: Iterable[str],
 ) -> tuple[set[int], set[int], set[tuple[int, int]]]:
-    """Of keys and pairs that ought to be gone, those that are recorded again and hidden no more: new consent came."""
-    user_hidden = _hidden(users.c.digest, None)
-    item_hidden = _hidden(None, items.c.digest)
-    pair_hidden = or_(user_hidden, item_hidden, _hidden(users.c.digest, items.c.digest))
-    found_users, found_items, found_pairs = set[int](), set[int](), set[tuple[int, int]]()
-    for keys in _chunks(list(user_keys)):
-        found_users.update(connection.scalars(select(users.c.key).where(users.c.key.in_(keys), ~user_hidden)))
-    for keys in _chunks(list(item_keys)):
-        found_items.update(connection.scalars(select(items.c.key).where(items.c.key.in_(keys), ~item_hidden)))
+    """Of keys and pairs that ought to be gone, those that are in use: hidden no more, or needed by an open erasure.
+
+    A user or an item that is in the vocabulary is back when nothing hides it whole and something is recorded of it, or
+    nothing hides anything of it; a pair when it is recorded and nothing hides it.
+    """
+    mine = set(erasure_ids)
+    found_users = _back(connection, users, suppressions.c.user_digest, user_keys, mine)
+    found_items = _back(connection, items, suppressions.c.item_digest, item_keys, mine)
+    hidden = (_hidden(users.c.digest, None), _hidden(None, items.c.digest), _hidden(users.c.digest, items.c.digest))
     recorded = (
         select(users.c.key, items.c.key)
         .select_from(interactions)
         .join(users, users.c.key == interactions.c.user_key)
         .join(items, items.c.key == interactions.c.item_key)
     )
-    pair = tuple_(interactions.c.user_key, interactions.c.item_key)
+    pair, found_pairs = tuple_(interactions.c.user_key, interactions.c.item_key), set[tuple[int, int]]()
     for chunk in _chunks(list(pairs)):
-        rows = connection.execute(recorded.where(pair.in_(chunk), ~pair_hidden))
+        rows = connection.execute(recorded.where(pair.in_(chunk), ~or_(*hidden)))
         found_pairs.update((user, item) for user, item in rows)
     return found_users, found_items, found_pairs
 
@@ -306,20 +314,52 @@ def sqlite_pages(connection: Connection) -> tuple[dict[int, str], int]:
 
 
 def _leaving(
-    connection: Connection, source: Table, key: ColumnElement[Any], kind: TargetKind, erasure_ids: Sequence[str]
+    connection: Connection,
+    source: Table,
+    named: ColumnElement[bytes],
+    names: ColumnElement[bool],
+    whole: ColumnElement[bool],
+    erasure_ids: Sequence[str],
 ) -> Iterator[LeavingSubject]:
-    hidden = _hidden(source.c.digest, None) if source is users else _hidden(None, source.c.digest)
-    other, owner = erasure_targets.alias(), erasures.alias()
-    held = exists().where(
-        other.c[key.name] == source.c.key,
-        owner.c.id == other.c.erasure_id,
-        or_(owner.c.held_since.is_not(None), owner.c.decision.is_not(None)),
-    )
-    wanted = select(source.c.key, source.c.id, erasure_targets.c.erasure_id).join(erasure_targets, key == source.c.key)
+    query = select(source.c.key, source.c.id, suppressions.c.erasure_id).join(source, source.c.digest == named)
+    mine = set(erasure_ids)
     for chunk in _chunks(erasure_ids):
-        mine = and_(erasure_targets.c.erasure_id.in_(chunk), erasure_targets.c.kind == kind)
-        for row in connection.execute(wanted.where(mine, hidden, ~held)):
-            yield LeavingSubject(*row)
+        wanted = query.where(suppressions.c.erasure_id.in_(chunk), names, or_(whole, ~_recorded(source)))
+        found = [LeavingSubject(*row) for row in connection.execute(wanted)]
+        needed = _needed(connection, source, named, [subject.key for subject in found], mine)
+        yield from (subject for subject in found if subject.key not in needed)
+
+
+def _back(
+    connection: Connection, source: Table, named: ColumnElement[bytes], keys: Iterable[int], mine: set[str]
+) -> set[int]:
+    hidden_whole = _hidden(source.c.digest, None) if source is users else _hidden(None, source.c.digest)
+    hidden = exists().where(named == source.c.digest)
+    found = set[int]()
+    for chunk in _chunks(list(keys)):
+        there = select(source.c.key).where(source.c.key.in_(chunk), ~hidden_whole, or_(_recorded(source), ~hidden))
+        found.update(connection.scalars(there))
+        found |= _needed(connection, source, named, chunk, mine)
+    return found
+
+
+def _needed(
+    connection: Connection, source: Table, named: ColumnElement[bytes], keys: Sequence[int], mine: set[str]
+) -> set[int]:
+    """Of these keys those that an erasure names which is not over, nor purged, and none of `mine`."""
+    found = set[int]()
+    query = select(source.c.key, erasures.c.id).select_from(source).join(suppressions, named == source.c.digest)
+    query = query.join(erasures, erasures.c.id == suppressions.c.erasure_id)
+    is_open = erasures.c.status.not_in(("erased", "cancelled")) & erasures.c.purged_at.is_(None)
+    for chunk in _chunks(keys):
+        rows = connection.execute(query.where(source.c.key.in_(chunk), is_open))
+        found.update(key for key, erasure_id in rows if erasure_id not in mine)
+    return found
+
+
+def _recorded(source: Table) -> ColumnElement[bool]:
+    key = interactions.c.user_key if source is users else interactions.c.item_key
+    return exists().where(key == source.c.key)
 
 
 def _hidden(user: ColumnElement[Any] | None, item: ColumnElement[Any] | None) -> ColumnElement[bool]:

@@ -273,8 +273,11 @@ def _notes(needles: Needles, expected: ExpectedAbsence) -> list[str]:
             f"{common} ids or texts are written by right elsewhere (as another's id, title or reason): they were "
             "looked for by their rows, keys and digests alone."
         )
-    if expected.counts["in_use_again"]:
-        notes.append(f"{expected.counts['in_use_again']} are recorded again with consent, and may be there.")
+    if expected.counts["in_use"]:
+        notes.append(
+            f"{expected.counts['in_use']} users, items or pairs may be there: recorded again with consent, or named by "
+            "an erasure that is not over, with which they go."
+        )
     if not needles.gathered:
         notes.append(
             "Vectors and reasons are known only while a purge runs, and keys only while the vocabulary has the id: "

@@ -14,13 +14,15 @@ from safetensors.numpy import save_file
 from sqlalchemy import insert, update
 
 from service.platform import tables
+from service.platform.database import Database
 from service.residue.byte_search import CHUNK_BYTES
 from service.residue.needles import Needles
 from service.residue.report import Verdict, about_one
 from service.residue.scan import ResidueScan
+from service.settings import Settings
 from tests.factories.domains import Domains
 from tests.factories.worlds import AT, World
-from tests.unit.residue.conftest import ANN, BEN, GONE_ITEM, ITEM, REASON, WIDTH, ZOE, Aftermath, publish
+from tests.unit.residue.conftest import ANN, BEN, GONE_ITEM, ITEM, OTHER_ITEM, REASON, WIDTH, ZOE, Aftermath, publish
 
 pytestmark = pytest.mark.P8
 
@@ -347,11 +349,11 @@ def test_a_user_who_came_back_is_no_residue(aftermath: Aftermath) -> None:
 
     report = aftermath.search()
     assert [place for result in report.stores for place in result.places] == []
-    assert report.needles["in_use_again"] == 1  # the pair, whose keys are the same
+    assert report.needles["in_use"] == 1  # the pair, whose keys are the same
     assert any("consent" in note for note in report.notes)
 
 
-def test_short_ids_are_looked_for_by_what_they_mean(settings, sqlite) -> None:
+def test_short_ids_are_looked_for_by_what_they_mean(settings: Settings, sqlite: Database) -> None:
     """The bytes of `42` stand everywhere; its row, its digest and its key do not."""
     world = World(settings, sqlite, ["42", "43"], ["7"])
     world.record([("42", "7"), ("43", "7")])
@@ -393,15 +395,34 @@ def test_a_report_tells_one_caller_of_one_erasure(aftermath: Aftermath) -> None:
     assert aftermath.whole not in json.dumps(of_pair)
 
 
-def test_a_hold_keeps_the_vocabulary(settings, sqlite) -> None:
-    """Whom something names that is under hold does not leave yet: only this erasure's own traces are looked for."""
+def test_who_is_named_by_an_open_erasure_stays_until_that_is_over(settings: Settings, sqlite: Database) -> None:
+    """Under hold or only accepted: this erasure's own traces are looked for, the vocabulary's row is the other's."""
     world = World(settings, sqlite, [ZOE], [ITEM])
     world.record([(ZOE, ITEM)])
     domains = Domains(sqlite, settings, identity=world.identity)
-    erasure, held = domains.accept(users=[ZOE]), domains.accept((ZOE, ITEM))
-    with sqlite.write() as write:
-        write.execute(update(tables.erasures).where(tables.erasures.c.id == held.id).values(held_since=AT))
-    needles = sqlite.query(lambda read: Needles.gather(read, world.store, world.identity, (erasure.id,)))
+    erasure, other = domains.accept(users=[ZOE]), domains.accept((ZOE, ITEM))
+    gathered = lambda: sqlite.query(  # noqa: E731
+        lambda read: Needles.gather(read, world.store, world.identity, (erasure.id,))
+    )
 
-    assert needles.users == {}
-    assert ZOE not in {text for _, text in needles.texts}
+    assert gathered().users == {}
+    assert ZOE not in {text for _, text in gathered().texts}
+    with sqlite.write() as write:
+        write.execute(update(tables.erasures).where(tables.erasures.c.id == other.id).values(status="cancelled"))
+    assert set(gathered().users) == {1}
+
+
+def test_a_user_of_whom_nothing_is_left_leaves_with_the_last_pair(settings: Settings, sqlite: Database) -> None:
+    """As the purge has it; an item stays in the catalogue. One of whom something is recorded later is back."""
+    world = World(settings, sqlite, [ZOE], [ITEM, OTHER_ITEM])
+    domains = Domains(sqlite, settings, identity=world.identity)
+    erasure = domains.accept((ZOE, ITEM))
+    needles = sqlite.query(lambda read: Needles.gather(read, world.store, world.identity, (erasure.id,)))
+    assert (set(needles.users), set(needles.items)) == ({1}, set())
+    scan = ResidueScan(sqlite, world.store, None, settings)
+    columns = {place.place for result in scan.run(needles).stores for place in result.places}
+    assert {"users.id", "users.key", "users.digest"} <= columns
+
+    domains.record((ZOE, OTHER_ITEM))
+    columns = {place.place for result in scan.run(needles).stores for place in result.places}
+    assert not {"users.id", "users.key", "users.digest"} & columns
