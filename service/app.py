@@ -39,6 +39,7 @@ from service.platform.secret_check import SecretCheck
 from service.receipts import endpoints as receipts
 from service.recommendations import endpoints as recommendations
 from service.recommendations.live import LiveRanker
+from service.residue import endpoints as residue
 from service.settings import Settings, SettingsError, load_settings
 
 # The busiest first.
@@ -51,6 +52,7 @@ ROUTERS = (
     compaction.router,
     audit.router,
     receipts.router,
+    residue.router,
     data_map.router,
 )
 

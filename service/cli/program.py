@@ -13,7 +13,21 @@ from typing import Annotated
 
 import typer
 
-from service.cli import adopt, audit, data, data_map, demo, due, erase, evaluate, learn, operate, receipt, serve
+from service.cli import (
+    adopt,
+    audit,
+    data,
+    data_map,
+    demo,
+    due,
+    erase,
+    evaluate,
+    learn,
+    operate,
+    receipt,
+    residue,
+    serve,
+)
 from service.cli.context import Invocation
 from service.cli.failures import explain
 
@@ -60,6 +74,7 @@ app.command("worker")(serve.worker)
 app.command("compactor")(serve.compactor)
 app.command("erase")(erase.erase)
 app.command("due")(due.due)
+app.command("residue")(residue.residue)
 app.command("evaluate")(evaluate.evaluate)
 app.command("status")(operate.status)
 app.command("data-map")(data_map.data_map)

@@ -37,16 +37,21 @@ class OutOfTime(Exception):
 
 @dataclass
 class SearchBudget:
-    """The time and the progress of one search. `deadline`: monotonic seconds; None: none."""
+    """The time and the progress of one search.
+
+    `deadline`: monotonic seconds; None: none. `stopping`: whether the process is told to end.
+    """
 
     deadline: float | None = None
     progress: Progress | None = None
+    stopping: Callable[[], bool] | None = None
     n_bytes: int = 0
 
     def reading(self, store: ResidueStore, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The chunks, counted; raises OutOfTime."""
         for chunk in chunks:
-            if self.deadline is not None and time.monotonic() > self.deadline:
+            over = self.deadline is not None and time.monotonic() > self.deadline
+            if over or (self.stopping is not None and self.stopping()):
                 raise OutOfTime
             self.n_bytes += len(chunk)
             if self.progress is not None:

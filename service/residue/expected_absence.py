@@ -40,7 +40,9 @@ class ExpectedAbsence:
     @classmethod
     def of(cls, connection: Connection, needles: Needles) -> ExpectedAbsence:
         """Compare needles with what the database holds by right now."""
-        back = repository.back_in_use(connection, needles.users, needles.items, needles.pairs, needles.erasures)
+        back: tuple[set[int], set[int], set[tuple[int, int]]] = (set(), set(), set())
+        if needles.of_erasures:
+            back = repository.back_in_use(connection, needles.users, needles.items, needles.pairs, needles.erasures)
         users, items = _without(needles.users, back[0]), _without(needles.items, back[1])
         pairs = {pair: of for pair, of in needles.pairs.items() if pair not in back[2]}
         digests = [data for (kind, data) in needles.secrets if kind in (NeedleKind.DIGEST, NeedleKind.IDEMPOTENCY)]

@@ -25,6 +25,8 @@ from service.residue.vectors import VectorRows, gather_rows
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+PRESENTED = "presented"
+"""Stands for an erasure where none is named."""
 FORMAT = 1
 _LEAST_ROW_BYTES = 8
 _ROW_BYTES = 32
@@ -100,9 +102,9 @@ class Needles:
     ) -> Needles:
         """What somebody who holds ids and salts has searched for. Vectors are not known to anybody by then.
 
-        Without an erasure it is called `presented`.
+        Without an erasure it is called `presented`, and nothing of it is taken to be there by right.
         """
-        name = erasure_id or "presented"
+        name = erasure_id or PRESENTED
         found = cls((name,), gathered=False)
         if erasure_id is not None:
             found.base = repository.base_of_erased(connection, erasure_id)
@@ -225,6 +227,11 @@ class Needles:
         counted |= {"key": len(self.users) + len(self.items), "edge": len(self.pairs), "row": len(self.rows)}
         counted["too_short"] = sum(too_short(text) for _, text in self.texts)
         return counted
+
+    @property
+    def of_erasures(self) -> bool:
+        """Whether erasures are behind it: then what is recorded again with consent is there by right."""
+        return self.erasures != (PRESENTED,)
 
     def digests(self) -> dict[bytes, set[str]]:
         """Digests of the ids that ought to be gone."""

@@ -37,6 +37,8 @@ from service.platform.tables import (
     versions,
 )
 
+FACT = "residue"
+"""Under this name the facts of a compaction hold the report of its latest search."""
 IN_CHUNK = 500
 FETCH_ROWS = 10_000
 CHUNK_BYTES = 1 << 20
@@ -151,6 +153,13 @@ def base_of_erased(connection: Connection, erasure_id: str) -> int | None:
     """The base that an erased erasure was completed with; None where it is not erased, or by none."""
     mine = select(compactions.c.base_after).join(erasures, erasures.c.compaction_id == compactions.c.id)
     return connection.scalar(mine.where(erasures.c.id == erasure_id, erasures.c.status == "erased"))
+
+
+def latest_report(connection: Connection, erasure_id: str) -> dict[str, Any] | None:
+    """What the latest search of an erasure's compaction found, None where there was none."""
+    mine = select(compactions.c.facts).join(erasures, erasures.c.compaction_id == compactions.c.id)
+    facts = connection.scalar(mine.where(erasures.c.id == erasure_id))
+    return (facts or {}).get(FACT)
 
 
 def user_keys(connection: Connection, digests: Sequence[bytes]) -> dict[bytes, int]:

@@ -57,8 +57,17 @@ class ResidueScan:
         self._database, self._store, self._stream, self._settings = database, store, stream, settings
         self._clock = clock or SystemClock()
 
-    def run(self, needles: Needles, progress: Progress | None = None, *, seconds: float | None = None) -> ResidueReport:
-        """Search for these needles, for `seconds` at most: what there was no time for is told as not checked.
+    def run(
+        self,
+        needles: Needles,
+        progress: Progress | None = None,
+        *,
+        seconds: float | None = None,
+        stopping: Callable[[], bool] | None = None,
+    ) -> ResidueReport:
+        """Search for these needles, for `seconds` at most and until `stopping` says so.
+
+        What there was no time for is told as not checked.
 
         Nothing is changed. Places are named, needles never.
 
@@ -67,7 +76,7 @@ class ResidueScan:
         """
         began = time.monotonic()
         at = rfc3339(self._clock.now())
-        budget = SearchBudget(None if seconds is None else began + seconds, progress)
+        budget = SearchBudget(None if seconds is None else began + seconds, progress, stopping)
         expected = self._database.query(lambda connection: ExpectedAbsence.of(connection, needles))
         search = _HomeSearch(self._database, self._store, self._stream, self._settings, expected, budget)
         stores = search.run()
