@@ -7,8 +7,8 @@ from pathlib import Path
 
 from service.platform.database import Database
 from service.platform.problem import Problem
+from service.residue import columns_repository as columns
 from service.residue import postgresql_repository as server
-from service.residue import repository
 from service.residue.byte_search import Matches
 from service.residue.byte_sources import read_apart
 from service.residue.collecting import Judge, MatchVerdict, StoreSearch
@@ -91,7 +91,7 @@ class _SqlitePages:
 
     def _look(self) -> None:
         if self._owners is None:
-            self._owners, self._page_size = self._database.query(repository.sqlite_pages)
+            self._owners, self._page_size = self._database.query(columns.sqlite_pages)
 
 
 def _search_postgresql(database: Database, files: StoreSearch, log: StoreSearch, suppressed: set[bytes]) -> None:

@@ -12,7 +12,7 @@ from service.platform.clock import Clock, SystemClock, rfc3339
 from service.platform.database import Database
 from service.platform.problem import Unavailable
 from service.platform.redis import ErasureStream
-from service.residue import repository
+from service.residue import columns_repository as sql
 from service.residue.byte_search import Matches
 from service.residue.byte_sources import files_below, read_plain
 from service.residue.collecting import MatchVerdict, OutOfTime, Progress, SearchBudget, StoreSearch, all_residue
@@ -130,20 +130,20 @@ class _HomeSearch:
     def _search_columns(self) -> None:
         columns = self._stores[ResidueStore.COLUMNS]
         expected = self._expected
-        for table, name in self._database.query(repository.columns_with_text):
+        for table, name in self._database.query(sql.columns_with_text):
             judge = self._by_tombstone if (table, name) in _DIGEST_COLUMNS else None
             with self._database.read() as connection:
-                values = repository.values_of(connection, table, name)
+                values = sql.values_of(connection, table, name)
                 columns.bytes_of(f"{table}.{name}", values, judge, offsets=False)
         with self._database.read() as connection:
             keys = (list(expected.users), list(expected.items), list(expected.pairs))
-            for place, row in repository.rows_with_keys(connection, *keys):
+            for place, row in sql.rows_with_keys(connection, *keys):
                 if place == "interactions":
                     columns.residue(place, NeedleKind.EDGE, row.n, expected.pairs[row.what])
                 else:
                     owners = expected.users if "user" in place else expected.items
                     columns.residue(place, NeedleKind.KEY, row.n, owners[row.what])
-            for place, row in repository.rows_of_erasures(connection, expected.needles.erasures):
+            for place, row in sql.rows_of_erasures(connection, expected.needles.erasures):
                 columns.residue(place, _KIND_OF_CELL[place], row.n, [row.what])
 
     def _search_database_files(self) -> None:

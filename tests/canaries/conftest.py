@@ -182,7 +182,12 @@ def _call(story: Story, client: httpx.Client) -> None:
     ask("DELETE", f"/v1/erasures/{second['id']}", (200, 409))
     _await_forgotten(client, accepted["id"])
     ask("DELETE", f"/v1/erasures/{accepted['id']}", (409,))
-    for name in ("", "/receipt", "/receipt.html", "/receipt.tlog-proof"):
+    kept = {name: erasure[name] for name in ("interactions", "users", "items")} | {"salt": accepted["salt"]}
+    path = f"/v1/erasures/{accepted['id']}/residue"
+    story.exports["search for residue"] = ask("POST", path, (200,), json=kept).content
+    ask("POST", path, (422,), json=kept | {"users": [OTHER_USER]})
+    ask("POST", path, (422,), json=kept | {"salt": USER})
+    for name in ("", "/receipt", "/receipt.html", "/receipt.tlog-proof", "/residue"):
         story.exports[f"erasure{name}"] = ask("GET", f"/v1/erasures/{accepted['id']}{name}", (200,)).content
     ask("POST", "/v1/interactions", (409, 422), json={"interactions": [pair]})  # a late write
     ask("POST", "/v1/erasures/search", (422,), json={"users": [USER], "user_id": USER})

@@ -21,6 +21,9 @@ RARE = {
     "store/aliases/.tmp-*",
     "store/.tmp-*",
     "checkpoints/*.npz",
+    "checkpoints/compaction-*.npz",
+    "purge/*.evidence",
+    "purge/.*.evidence.part",
     "datasets/*/*",
     ".secret.key-*",
     ".log.key-*",
@@ -61,7 +64,8 @@ def test_every_rule_of_a_file_is_for_one_that_there_is(story: Story) -> None:
     seen = story.files_while_running | set(story.files)
     unused = {pattern for pattern in patterns if not any(matches(path, pattern) for path in seen)}
 
-    assert unused == RARE
+    assert unused <= RARE  # what only a compaction makes may be under way here, or not
+    assert RARE <= patterns
 
 
 def test_every_tensor_of_the_model_store_has_a_rule(story: Story) -> None:
