@@ -88,6 +88,8 @@ class Needles:
         for subject in repository.leaving_items(connection, scope_erasure_ids):
             found.add_subject(subject.id, identity.item(subject.id), subject.erasure_id)
             found.items.setdefault(subject.key, set()).add(subject.erasure_id)
+            if subject.title:
+                found.add_text(NeedleKind.TITLE, subject.title, subject.erasure_id)
         found.rows = gather_rows(store.root, found.base, *found.subjects_of_rows())
         return found
 

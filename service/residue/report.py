@@ -25,6 +25,7 @@ class NeedleKind(StrEnum):
     ID = "id"
     DIGEST = "digest"
     SALT = "salt"
+    TITLE = "title"
     REASON = "reason"
     IDEMPOTENCY = "idempotency"
     REQUEST = "request"
@@ -39,6 +40,7 @@ KIND_WORDS: Mapping[NeedleKind, str] = {
     NeedleKind.ID: "an id of a user or an item, as the outside knows it",
     NeedleKind.DIGEST: "the keyed digest of such an id",
     NeedleKind.SALT: "the salt of a commitment",
+    NeedleKind.TITLE: "the title of an item that was erased whole",
     NeedleKind.REASON: "what somebody wrote about an erasure",
     NeedleKind.IDEMPOTENCY: "digests of an Idempotency-Key and of what came with it",
     NeedleKind.REQUEST: "the id of an erasure where it may not stay: in the stream and its files",

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Table,
     exists,
     func,
+    null,
     or_,
     select,
     tuple_,
@@ -65,11 +66,12 @@ class StoredTarget(NamedTuple):
 
 
 class LeavingSubject(NamedTuple):
-    """A user or an item that leaves the vocabulary."""
+    """A user or an item that leaves the vocabulary; an item with its title."""
 
     key: int
     id: str
     erasure_id: str
+    title: str | None
 
 
 def secrets_of(connection: Connection, erasure_ids: Sequence[str]) -> Iterator[ErasureSecrets]:
@@ -239,7 +241,8 @@ def _leaving(
     whole: ColumnElement[bool],
     erasure_ids: Sequence[str],
 ) -> Iterator[LeavingSubject]:
-    query = select(source.c.key, source.c.id, suppressions.c.erasure_id).join(source, source.c.digest == named)
+    title = source.c.title if source is items else null()
+    query = select(source.c.key, source.c.id, suppressions.c.erasure_id, title).join(source, source.c.digest == named)
     mine = set(erasure_ids)
     for chunk in chunks(erasure_ids):
         wanted = query.where(suppressions.c.erasure_id.in_(chunk), names, or_(whole, ~_recorded(source)))

@@ -1,6 +1,5 @@
 """The search of a PostgreSQL server's files, and of a Valkey server and its files."""
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -47,7 +46,8 @@ def reader(on_postgresql: Aftermath) -> Iterator[psycopg.Connection]:
 def test_a_vacuumed_database_is_gone_but_for_its_log(on_postgresql: Aftermath) -> None:
     """The segments that were written hold it until they are written over: that is PRESENT, with what keeps them."""
     vacuum(on_postgresql.database)
-    files, log = result_of(on_postgresql, "database_files"), result_of(on_postgresql, "write_ahead_log")
+    found = {result.store.value: result for result in on_postgresql.search().stores}
+    files, log = found["database_files"], found["write_ahead_log"]
 
     assert (files.verdict, files.places, files.unread) == (Verdict.GONE, [], [])
     assert {place.place.rpartition("(")[2] for place in files.allowed} == {"suppressions)"}
@@ -56,7 +56,7 @@ def test_a_vacuumed_database_is_gone_but_for_its_log(on_postgresql: Aftermath) -
     assert {place.place.partition("/")[0] for place in log.places} == {"pg_wal"}
     assert {"id", "reason", "salt"} <= {place.kind.value for place in log.places}
     assert all("min_wal_size" in str(place.note) for place in log.places)
-    assert result_of(on_postgresql, "columns").verdict is Verdict.GONE
+    assert found["columns"].verdict is Verdict.GONE
 
 
 def test_a_dead_row_is_found_with_what_pins_it(on_postgresql: Aftermath, reader: psycopg.Connection) -> None:
@@ -129,39 +129,28 @@ def test_the_stream_and_its_files_are_searched(aftermath: Aftermath, valkey: Era
     """An entry, a dead letter, and what the append-only file remembers of entries that went."""
     valkey.publish([aftermath.whole, aftermath.pair])
     valkey.dead_letter(Message("0-1", aftermath.pair), "x")
-    assert {place for store, place, _ in aftermath.places() if store == "stream"} == {
-        aftermath.world.settings.stream,
-        f"{aftermath.world.settings.stream}:dead",
-    }
+    name = aftermath.world.settings.stream
+    assert {place for store, place, _ in aftermath.places() if store == "stream"} == {name, f"{name}:dead"}
 
     for message in valkey.read(count=10, block_ms=10):
         valkey.ack([message.entry_id])
-    assert {place for store, place, _ in aftermath.places() if store == "stream"} == {
-        f"{aftermath.world.settings.stream}:dead"
-    }
-    (file,) = {place for store, place, _ in aftermath.places() if store == "stream_files"}
+    found = aftermath.places()
+    assert {place for store, place, _ in found if store == "stream"} == {f"{name}:dead"}
+    (file,) = {place for store, place, _ in found if store == "stream_files"}
     assert file.startswith("valkey/appendonlydir/")
 
-    with closing(valkey._redis) as server:  # what a purge does
-        server.delete(f"{aftermath.world.settings.stream}:dead")
-        server.bgrewriteaof()
-        deadline = time.monotonic() + 20
-        while (left := aftermath.places()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-    assert left == set()
+    valkey.remove([aftermath.pair])
+    assert valkey.write_anew(20)
+    assert aftermath.places() == set()
     assert result_of(aftermath, "stream").verdict is Verdict.GONE
 
 
 def test_a_base_of_the_append_only_file_hides_nothing(aftermath: Aftermath, valkey: ErasureStream) -> None:
     """What it was rewritten with stands in it uncompressed."""
     valkey.publish([aftermath.whole] * 50)
-    valkey.rewrite_log()
-    deadline = time.monotonic() + 20
-    while not (found := [name for _, name, _ in aftermath.places() if ".base." in name]):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert valkey.write_anew(20)
 
-    assert found
+    assert [name for _, name, _ in aftermath.places() if ".base." in name]
 
 
 def test_a_server_that_is_away_is_not_checked(aftermath: Aftermath) -> None:
