@@ -120,13 +120,14 @@ def leftovers(parent: Path) -> Iterator[Path]:
 
 
 def erase_folder(path: Path) -> None:
-    """Unlink a folder and the files in it, never following a symlink."""
+    """Unlink a folder and the files in it, never following a symlink; others may be at it, too."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
-    for child in path.iterdir():
-        erase_folder(child)
-    path.rmdir()
+    with contextlib.suppress(FileNotFoundError):
+        for child in path.iterdir():
+            erase_folder(child)
+        path.rmdir()
 
 
 def _locked(path: Path) -> bool:

@@ -8,7 +8,8 @@ STREAM = (
         ["<stream>#id"],
         DataKind.REQUEST,
         GoesAt.FORGOTTEN,
-        "One entry an erasure, deleted when the worker acknowledges it. EXPUNGE_STREAM names the key.",
+        "One entry an erasure, deleted when the worker acknowledges it; its bytes stay while its block of up to 100 "
+        "entries has one that waits. EXPUNGE_STREAM names the key.",
     ),
     *places(
         DataStore.STREAM,

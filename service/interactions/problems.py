@@ -8,4 +8,4 @@ class AllSuppressed(Conflict):
 
     code = "suppressed"
     title = "These interactions are covered by an erasure"
-    next_step = "Nothing was stored: what was erased is not recorded again."
+    next_step = "Nothing was stored. Once it is `erased`, and the person wants it again: POST /v1/consents."

@@ -191,8 +191,12 @@ class ErasureStream:
 
     def remove(self, erasure_ids: Collection[str]) -> int:
         """Take every entry of these erasures out, dead letters among them; returns how many there were."""
+        wanted = set(erasure_ids)
         with _mapped():
-            return sum(self._remove_from(key, set(erasure_ids)) for key in (self._stream, self._dead))
+            dead = self._remove_from(self._dead, wanted)
+            if dead:
+                self._write_dead_anew()
+            return dead + self._remove_from(self._stream, wanted)
 
     def write_anew(self, timeout_s: float) -> bool:
         """Have the server write its append-only file anew, so that what was taken out leaves the disk; waits for it.
@@ -223,6 +227,21 @@ class ErasureStream:
             count += len(found)
             start = f"({entries[-1][0].decode()}"
         return count
+
+    def _write_dead_anew(self) -> None:
+        """Store the dead letters once more: the bytes of entries that were taken out stay beside those of their block.
+
+        In the stream itself they go when all entries of their block are delivered.
+        """
+
+        def unit(pipeline: Any) -> None:
+            entries = pipeline.xrange(self._dead)
+            pipeline.multi()
+            pipeline.delete(self._dead)
+            for entry, fields in entries:
+                pipeline.xadd(self._dead, fields, id=entry)
+
+        self._redis.transaction(unit, self._dead)
 
     def _await_rewrite(self, end: float) -> str:
         """Wait until no rewrite runs or is to run; returns how the last one ended."""

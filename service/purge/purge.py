@@ -34,7 +34,7 @@ from service.purge.versions import ModelsToPurge, choose
 from service.settings import MEBIBYTE, Settings
 
 STEPS: Final = ("versions", "rows", "stream", "files", "bytes")
-ROWS_TOGETHER = 100  # erasures in one transaction: each may have thousands of targets
+ERASURES_TOGETHER, TARGETS_TOGETHER = 100, 5_000  # in one transaction, meanwhile nothing is accepted
 DIGESTS_TOGETHER = 500
 REWRITE_TIMEOUT_S = 60.0
 PATIENCE_S = 10.0  # for readers that see what was there: longer ones are told, and waited for by who purges again
@@ -148,8 +148,7 @@ class Purge:
         return chosen
 
     def _purge_rows(self, scope: PurgeScope, report: PurgeStepReport) -> None:
-        for start in range(0, len(scope.erasures), ROWS_TOGETHER):
-            ids = scope.erasures[start : start + ROWS_TOGETHER]
+        for ids in self._chunks(scope):
             _add(report, self._database.transact(partial(self._purge_erasures, ids=ids)))
             fault_point("purge.rows_chunk")
         while count := self._database.transact(self._purge_cancelled):
@@ -165,7 +164,22 @@ class Purge:
                     unit = partial(self._purge_vocabulary, name=name, keys=keys, erase=erase)
                     _add(report, {name: self._database.transact(unit)})
 
-    def _purge_erasures(self, connection: Connection, ids: tuple[str, ...]) -> dict[str, int]:
+    def _chunks(self, scope: PurgeScope) -> Iterator[list[str]]:
+        """The erasures in their order, as many together as one transaction takes; a large one alone."""
+        sizes = self._database.query(partial(repository.requested, ids=scope.erasures))
+        chunk: list[str] = []
+        targets = 0
+        for erasure in scope.erasures:
+            size = sizes.get(erasure, 0)
+            if chunk and (len(chunk) == ERASURES_TOGETHER or targets + size > TARGETS_TOGETHER):
+                yield chunk
+                chunk, targets = [], 0
+            chunk.append(erasure)
+            targets += size
+        if chunk:
+            yield chunk
+
+    def _purge_erasures(self, connection: Connection, ids: list[str]) -> dict[str, int]:
         # The log's head first, as in every transition: what is decided about an erasure is decided before or after.
         audit.reserve(connection, 0)
         self._confirm(connection)
@@ -175,7 +189,7 @@ class Purge:
     def _purge_cancelled(self, connection: Connection) -> int:
         audit.reserve(connection, 0)
         self._confirm(connection)
-        return repository.purge_cancelled_targets(connection, ROWS_TOGETHER)
+        return repository.purge_cancelled_targets(connection, TARGETS_TOGETHER)
 
     def _purge_vocabulary(
         self, connection: Connection, name: str, keys: list[int], erase: Callable[[Connection, list[int]], int]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, exists, or_, select, tuple_, update
 
@@ -19,6 +20,8 @@ from service.platform.tables import (
     suppressions,
     users,
 )
+
+T = TypeVar("T")
 
 CHUNK = 500  # ids in one statement: both databases bound the number of parameters
 
@@ -59,13 +62,21 @@ def purge_rows(connection: Connection, ids: Sequence[str], at: datetime, until: 
     return {**counts, "erasures": purged.rowcount}
 
 
+def requested(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
+    """How many targets each of these erasures named."""
+    return {
+        row.id: row.requested
+        for part in _chunks(ids)
+        for row in connection.execute(select(_own.id, _own.requested).where(_own.id.in_(part)))
+    }
+
+
 def purge_cancelled_targets(connection: Connection, limit: int) -> int:
-    """Delete targets of up to `limit` cancelled erasures: nothing is done with them any more; returns how many."""
-    cancelled = select(_own.id).where(
-        _own.status == "cancelled", exists().where(erasure_targets.c.erasure_id == _own.id)
-    )
-    ids = list(connection.scalars(cancelled.limit(limit)))
-    return connection.execute(delete(erasure_targets).where(erasure_targets.c.erasure_id.in_(ids))).rowcount
+    """Delete up to `limit` targets of cancelled erasures: nothing is done with them any more; returns how many."""
+    key = (erasure_targets.c.erasure_id, erasure_targets.c.ordinal)
+    cancelled = select(*key).join(erasures, _own.id == erasure_targets.c.erasure_id).where(_own.status == "cancelled")
+    gone = delete(erasure_targets).where(tuple_(*key).in_(cancelled.limit(limit)))
+    return connection.execute(gone).rowcount
 
 
 def unneeded_users(connection: Connection, after: bytes, limit: int) -> tuple[list[int], bytes | None]:
@@ -150,7 +161,7 @@ def _delete_vocabulary(
     )
 
 
-def _chunks(keys: Sequence[int]) -> Iterator[list[int]]:
-    rest = iter(keys)
+def _chunks(values: Sequence[T]) -> Iterator[list[T]]:
+    rest = iter(values)
     while part := list(islice(rest, CHUNK)):
         yield part

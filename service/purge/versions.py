@@ -37,11 +37,12 @@ def choose(rows: Mapping[int, VersionRow], base: int, store: ModelStore) -> Mode
             row is not None and row.status == "purged"
         ):
             stray.append(number)
+    bases = kept | {
+        number for number in store.numbers("versions") if number not in rows and _comes_from(store, number, kept, since)
+    }
     chosen = {number for version in kept for number in _encoders(rows.get(version))}
     encoders = [
-        number
-        for number in store.numbers("encoders")
-        if number not in chosen and _parent(store, number) not in kept | _unrecorded(store, rows, kept, since)
+        number for number in store.numbers("encoders") if number not in chosen and _parent(store, number) not in bases
     ]
     return ModelsToPurge(recorded, tuple(stray), tuple(encoders))
 
@@ -64,12 +65,6 @@ def _comes_from(store: ModelStore, number: int, kept: set[int], since: int) -> b
     if manifest.facts.parent is not None:
         return manifest.facts.parent in kept
     return int(manifest.facts.config.get("snapshot_seq", -1)) >= since
-
-
-def _unrecorded(store: ModelStore, rows: Mapping[int, VersionRow], kept: set[int], since: int) -> set[int]:
-    return {
-        number for number in store.numbers("versions") if number not in rows and _comes_from(store, number, kept, since)
-    }
 
 
 def _manifest(store: ModelStore, number: int) -> Manifest | None:

@@ -322,6 +322,21 @@ def test_entries_of_erasures_are_taken_out_wherever_they_are(stream: ErasureStre
     assert (stream.pending().length, stream.pending().pending, stream.dead_letters()) == (1, 0, 0)
 
 
+def test_bytes_of_dead_letters_leave_the_disk(server: EmbeddedValkey):
+    """Redis keeps those of a deleted entry as long as its block has others."""
+    stream = ErasureStream(server.url, stream="s", group="g", consumer="c")
+    for erasure in ("gone-1", "kept-1", "gone-2"):
+        stream.dead_letter(Message("0-1", erasure), "code")
+
+    assert stream.remove(["gone-1", "gone-2"]) == 2
+    assert stream.write_anew(30)
+
+    files = b"".join(path.read_bytes() for path in (server._folder / "appendonlydir").iterdir())
+    assert (b"gone" in files, b"kept-1" in files) == (False, True)
+    assert stream.dead_letters() == 1
+    stream.close()
+
+
 @contextmanager
 def _server_that_says(info: bytes) -> Iterator[str]:
     """A stand-in that answers every command with one INFO text."""
