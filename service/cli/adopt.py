@@ -28,6 +28,7 @@ from service.cli.learn import (
     encoder_document,
     encoder_text,
     pretrain_base,
+    training_alone,
 )
 from service.cli.terminal import Terminal
 from service.erasures.modes import Mode
@@ -93,7 +94,7 @@ def adopt(
     pairs = read_file(held_out.expanduser(), reading)
     unseen = list(zip(pairs.users.to_pylist(), pairs.items.to_pylist(), strict=True))
     foreign = ExternalModel(vectors, unseen, _backbone(layers, readout), without_erased, accept_worse)
-    with open_home(settings, upgrade=True) as home:
+    with open_home(settings, upgrade=True) as home, training_alone(home):
         adopted = adopt_base(home.database, home.store, home.identity, foreign, go_live=go_live)
         encoder = None if no_pretrain else pretrain_base(home, Terminal(), adopted.base.version)
     remarks = reading.remarks

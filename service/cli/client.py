@@ -105,6 +105,14 @@ class ServiceClient:
         """One version of the model."""
         return self._ok("GET", f"/v1/models/versions/{number}")
 
+    def compact(self) -> Mapping[str, Any]:
+        """Ask for a compaction; the one that waits or runs already is the answer."""
+        return self._ok("POST", "/v1/models/compactions")
+
+    def compaction(self, compaction_id: str) -> Mapping[str, Any]:
+        """How far a compaction is."""
+        return self._ok("GET", f"/v1/models/compactions/{compaction_id}")
+
     def audit(self, erasure_id: str | None = None) -> Iterator[Mapping[str, Any]]:
         """Entries of the audit log, the oldest first."""
         params = {} if erasure_id is None else {"erasure_id": erasure_id}

@@ -103,7 +103,7 @@ def train(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     settings, terminal = settings_of(context), Terminal()
-    with open_home(settings, upgrade=True) as home:
+    with open_home(settings, upgrade=True) as home, training_alone(home):
         n_recorded = home.database.query(count_recorded)
         recipe = BaseConfig(chosen, _training(n_recorded, seed, _given(config)), accept_worse=accept_worse)
         if dimension is None and n_recorded:
@@ -134,6 +134,28 @@ def pretrain_base(home: Home, terminal: Terminal, base: int, seed: int = 0) -> P
     again = f"Stopped. Base {base} is kept, and cannot forget yet: `{command}` goes on with its encoder."
     with stopping(again), terminal.step("Pre-training", "epochs") as progress:
         return pretrain_encoder(home.database, home.store, home.settings, config, steps_told(progress), base=base)
+
+
+@contextmanager
+def training_alone(home: Home) -> Iterator[None]:
+    """Train while nobody else does in this home: a compaction purges what others train on.
+
+    Raises:
+        TrainingUnderway: somebody does.
+    """
+    import threading
+
+    from service.compaction.problems import TrainingUnderway
+    from service.platform.clock import SystemClock
+    from service.worker.lease import COMPACTOR, Lease
+
+    lease = Lease(home.database, seconds=home.settings.lease_seconds, clock=SystemClock(), name=COMPACTOR)
+    if not lease.acquire(threading.Event(), 1.5 * home.settings.lease_seconds, until_heard=True):
+        raise TrainingUnderway
+    try:
+        yield
+    finally:
+        lease.release()
 
 
 @contextmanager
@@ -172,7 +194,7 @@ def pretrain(
     settings = settings_of(context)
     again = "Stopped; the shadow's epochs that ended are kept. Run the same command again to go on from there."
     step = Terminal().step("Pre-training", "steps")
-    with open_home(settings, upgrade=True) as home, stopping(again), step as progress:
+    with open_home(settings, upgrade=True) as home, training_alone(home), stopping(again), step as progress:
         encoder = pretrain_encoder(home.database, home.store, settings, recipe, steps_told(progress), base=base)
     print_result(json_file, encoder_document(encoder, mode), encoder_text(encoder, mode))
 

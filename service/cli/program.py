@@ -16,6 +16,7 @@ import typer
 from service.cli import (
     adopt,
     audit,
+    compact,
     data,
     data_map,
     demo,
@@ -73,6 +74,7 @@ app.command("api")(serve.api)
 app.command("worker")(serve.worker)
 app.command("compactor")(serve.compactor)
 app.command("erase")(erase.erase)
+app.command("compact")(compact.compact)
 app.command("due")(due.due)
 app.command("residue")(residue.residue)
 app.command("evaluate")(evaluate.evaluate)

@@ -42,6 +42,17 @@ class CompactionCrashed(Conflict):
     )
 
 
+class ResiduePresent(Conflict):
+    """The search after a purge found something of what is to be erased."""
+
+    code = "residue_present"
+    title = "Something of what is to be erased is left in a store"
+    next_step = (
+        "Nothing is called erased before it is gone. It is purged again by itself, after pauses that grow; "
+        "`facts.residue` names the places: end what keeps them (a long transaction, a replica, a copy of a file)."
+    )
+
+
 class TrainingUnderway(Conflict):
     """Only one training, pre-training or compaction runs in a home at a time."""
 

@@ -9,6 +9,8 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from service.compaction.steps import NOT_DONE, OPEN, CompactionStatus
 from service.erasures.problems import GateRefused
+from service.erasures.repository import WORDS_CLEARED
+from service.platform.clock import rfc3339
 from service.platform.deadlines import owed
 from service.platform.tables import aliases, batches, compactions, erasures, versions
 
@@ -143,6 +145,44 @@ def leave_unforgotten(connection: Connection, compaction_id: str) -> None:
     """Leave the erasures that are not forgotten to the next compaction."""
     mine = update(erasures).where(erasures.c.compaction_id == compaction_id)
     connection.execute(mine.where(erasures.c.status.in_(("accepted", "needs_attention"))).values(compaction_id=None))
+
+
+def mark_erased(connection: Connection, compaction_id: str, ids: Sequence[str], at: datetime) -> list[str]:
+    """Make purged erasures of a compaction erased, those that may be; returns which, in the order given."""
+    mine = (
+        erasures.c.id.in_(ids),
+        erasures.c.compaction_id == compaction_id,
+        erasures.c.status == "forgotten",
+        erasures.c.held_since.is_(None),
+        erasures.c.decision.is_(None),
+        erasures.c.purged_at.is_not(None),
+    )
+    may = set(connection.scalars(select(erasures.c.id).where(*mine).with_for_update()))
+    done = [each for each in ids if each in may]
+    cleared = {"salt": None, "needs": None, **WORDS_CLEARED}
+    for each in done:
+        stages = connection.scalar(select(erasures.c.stages).where(erasures.c.id == each)) or {}
+        values = {"status": "erased", "erased_at": at, "stages": {**stages, "erased": {"at": rfc3339(at)}}}
+        connection.execute(update(erasures).where(erasures.c.id == each).values(**values, **cleared))
+    return done
+
+
+def purged_erasures(connection: Connection, compaction_id: str) -> list[str]:
+    """Ids of the erasures of a compaction whose rows are purged and that may be erased, in the order of accepting."""
+    mine = select(erasures.c.id).where(
+        erasures.c.compaction_id == compaction_id,
+        erasures.c.status == "forgotten",
+        erasures.c.held_since.is_(None),
+        erasures.c.decision.is_(None),
+        erasures.c.purged_at.is_not(None),
+    )
+    return list(connection.scalars(mine.order_by(erasures.c.seq)))
+
+
+def count_erased(connection: Connection, compaction_id: str) -> int:
+    """How many erasures a compaction has completed."""
+    mine = select(func.count()).where(erasures.c.compaction_id == compaction_id, erasures.c.status == "erased")
+    return connection.scalar(mine) or 0
 
 
 def count_learnt(connection: Connection, compaction_id: str, seq: int) -> int:

@@ -6,9 +6,22 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from service.evidence.preparing import evidence_path
 from service.interactions.service import Snapshot
+from service.residue.needles import Needles
+from service.residue.scan import NEEDLES_SUFFIX, PURGE_FOLDER
 
 FOLDER = "checkpoints"
+
+
+def needles_file(home: Path, compaction_id: str) -> Path:
+    """What is searched for after the purge of a compaction; gone when that found nothing."""
+    return home / PURGE_FOLDER / f"{compaction_id}{NEEDLES_SUFFIX}"
+
+
+def evidence_file(home: Path, compaction_id: str) -> Path:
+    """Proofs of absence, until its erasures are finished."""
+    return evidence_path(home, compaction_id)
 
 
 class CompactionFiles:
@@ -65,6 +78,9 @@ def sweep(home: Path, running: str | None, bases: frozenset[int]) -> None:
         number = path.name.split("-")[1]
         if not number.isdigit() or int(number) not in bases:
             path.unlink(missing_ok=True)
+    for path in (home / PURGE_FOLDER).glob("*"):
+        if running is None or running not in path.name:
+            Needles.destroy(path)
 
 
 def _unlink(folder: Path, *patterns: str) -> None:

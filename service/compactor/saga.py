@@ -15,6 +15,7 @@ from service.compaction.repository import Compaction
 from service.compaction.steps import BEFORE_MOVING, CompactionStatus, CompactionStep
 from service.compactor import moving
 from service.compactor.cleaning import clean_after
+from service.compactor.erasing import ErasingSteps, version_before
 from service.compactor.files import CompactionFiles
 from service.compactor.jobs import (
     AttemptRefused,
@@ -95,6 +96,8 @@ class CompactionSaga:
             CompactionStep.GATING: self._gating,
             CompactionStep.PRETRAINING: self._pretraining,
             CompactionStep.MOVING: self._moving,
+            CompactionStep.PURGING: self._purging,
+            CompactionStep.SCANNING: self._scanning,
             CompactionStep.FINISHING: self._finishing,
         }
         while True:
@@ -124,7 +127,7 @@ class CompactionSaga:
         journal.transact(
             lambda connection, row, _now: repository.change(connection, journal.id, RUNNING, base_after=row.base_before)
         )
-        return CompactionStep.FINISHING
+        return CompactionStep.PURGING
 
     def _training(self, journal: CompactionJournal, row: Compaction) -> CompactionStep:
         if row.base_after is None:
@@ -159,12 +162,21 @@ class CompactionSaga:
     def _moving(self, journal: CompactionJournal, row: Compaction) -> CompactionStep:
         moving.point(journal)
         moving.wait(journal, self.dependencies, self._check, self.stop)
+        return CompactionStep.PURGING
+
+    def _purging(self, journal: CompactionJournal, row: Compaction) -> CompactionStep:
+        self._erasing(journal).purge(row)
+        return CompactionStep.SCANNING
+
+    def _scanning(self, journal: CompactionJournal, row: Compaction) -> CompactionStep:
+        self._erasing(journal).scan(row)
         return CompactionStep.FINISHING
 
     def _finishing(self, journal: CompactionJournal, row: Compaction) -> None:
-        CompactionFiles(self.dependencies.settings.home, journal.id).clear()
-        body = {"base_before": row.base_before, "base_after": row.base_after, "erasures": row.erasures}
-        journal.end(CompactionStatus.DONE, unit=lambda _connection, _row, _now: body)
+        self._erasing(journal).finish(row)
+
+    def _erasing(self, journal: CompactionJournal) -> ErasingSteps:
+        return ErasingSteps(self.dependencies, self.lease, journal, self._check, self.stop)
 
     def _data(self, journal: CompactionJournal, row: Compaction) -> Snapshot:
         """The training data: those that were read, or read now where this machine has them not."""
@@ -188,6 +200,7 @@ class CompactionSaga:
             raise HopelessTraining(NoBase.code)
         count = repository.mark_erasures(connection, journal.id, data.seq)
         facts = {**row.facts, "dataset_hash": dataset_hash(data), "interactions": int(data.edges.size // 2)}
+        facts["version_before"] = version_before(connection)
         values = {"snapshot_seq": data.seq, "base_before": base.version, "erasures": count, "facts": facts}
         repository.change(connection, journal.id, RUNNING, **values)
         body = {"base": base.version, "dataset_hash": facts["dataset_hash"], "erasures": count, "trigger": row.trigger}

@@ -92,6 +92,7 @@ class Lease:
         self._database, self._clock, self._on_beat = database, clock, on_beat
         self._holder = str(ProcessIdentity.current())
         self._seen: tuple[LeaseRow, float] | None = None
+        self._heard = False
         self._beating: threading.Thread | None = None
         self._finished = threading.Event()
 
@@ -100,24 +101,23 @@ class Lease:
         """Whether this worker believes that it holds the lease; only `confirm` knows."""
         return self.epoch is not None and not self.lost.is_set()
 
-    def acquire(self, stop: threading.Event, patience_s: float | None = None) -> bool:
-        """Stand by until the lease is held (True), or `stop` is set or `patience_s` is over (False)."""
+    def acquire(self, stop: threading.Event, patience_s: float | None = None, *, until_heard: bool = False) -> bool:
+        """Stand by until the lease is held (True), or `stop` is set or `patience_s` is over (False).
+
+        With `until_heard` it is given up, too, as soon as the holder is known to be alive.
+        """
         self.release()
+        self._heard = False
         pause = min(self.seconds / LOOKS_PER_TERM, MAX_LOOK_S)
         end = None if patience_s is None else self._clock.monotonic() + patience_s
         while not stop.is_set():
             if self._look():
                 self._start_beating()
                 return True
-            if end is not None and self._clock.monotonic() >= end:
+            if (until_heard and self._heard) or (end is not None and self._clock.monotonic() >= end):
                 return False
             stop.wait(pause)
         return False
-
-    def is_taken(self) -> bool:
-        """Whether somebody holds it who is not known to be dead."""
-        row = self._database.query(lambda connection: leases.read(connection, self.name))
-        return row is not None and not self._is_free(row)
 
     def confirm(self, connection: Connection) -> None:
         """Make sure, in the caller's transaction, that this worker still holds the lease until it commits.
@@ -180,6 +180,7 @@ class Lease:
             return True
         now = self._clock.monotonic()
         if self._seen is None or self._seen[0] != row:
+            self._heard = self._seen is not None and self._seen[0].epoch == row.epoch
             self._seen = (row, now)
         return now - self._seen[1] >= self.seconds
 

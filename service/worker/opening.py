@@ -16,6 +16,7 @@ from service.erasures.replay import LedgerReplay
 from service.platform.clock import Clock, SystemClock
 from service.platform.database import Database
 from service.platform.embedded import EmbeddedValkey
+from service.platform.identity import Identity
 from service.platform.integrity import Integrity
 from service.platform.problem import Problem
 from service.platform.redis import ErasureStream, RedisUnavailable
@@ -39,6 +40,7 @@ class WorkerDependencies:
     stream: ErasureStream | None
     clock: Clock
     integrity: Integrity | None = None
+    identity: Identity | None = None
 
 
 @contextmanager
@@ -55,7 +57,8 @@ def opened(settings: Settings, stop: threading.Event) -> Iterator[WorkerDependen
             yield None
             return
         secret = SecretCheck(settings, database)
-        store = ModelStore(settings.store_root, key=secret.unlock_or_defer().derive("manifest"))
+        identity = secret.unlock_or_defer()
+        store = ModelStore(settings.store_root, key=identity.derive("manifest"))
         clock = SystemClock()
         ledger = LedgerKeeper(database, store, verify_every_s=settings.integrity_seconds)
         integrity = Integrity(
@@ -70,7 +73,7 @@ def opened(settings: Settings, stop: threading.Event) -> Iterator[WorkerDependen
         stack.callback(integrity.stop)
         ledger.start()
         stack.callback(ledger.stop)
-        yield WorkerDependencies(settings, database, store, stream, clock, integrity)
+        yield WorkerDependencies(settings, database, store, stream, clock, integrity, identity)
 
 
 def _stream(settings: Settings, stack: ExitStack) -> ErasureStream:

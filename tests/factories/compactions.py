@@ -12,6 +12,7 @@ from service.compactor.compactor import Compactor
 from service.compactor.jobs import AttemptRefused, HopelessTraining, Report, TrainingDied, TrainingJob, TrainingTrouble
 from service.compactor.training import perform
 from service.platform.clock import SystemClock
+from service.platform.identity import load_identity
 from service.worker.opening import WorkerDependencies
 from tests.factories.workers import Home
 
@@ -47,7 +48,8 @@ class TrainerHere:
 
 def compactor_of(place: Home, trainer: TrainerHere | None = None) -> Compactor:
     """A compactor of this home, not running."""
-    parts = WorkerDependencies(place.settings, place.database, place.store, None, SystemClock())
+    identity = load_identity(place.settings)
+    parts = WorkerDependencies(place.settings, place.database, place.store, None, SystemClock(), None, identity)
     return Compactor(parts, threading.Event(), trainer or TrainerHere(place))
 
 
