@@ -192,15 +192,16 @@ def _registered_metrics() -> Iterator[tuple[str, str, str, str]]:
 
 def _scraped_gauges() -> Iterator[tuple[str, str, str, str]]:
     """Gauges that are made at each scrape: read from the calls that make them."""
-    tree = ast.parse((ROOT / "service" / "platform" / "gauges.py").read_text())
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+    trees = [ast.parse(path.read_text()) for path in sorted((ROOT / "service" / "platform").glob("*gauges.py"))]
+    for call in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)):
         made_by = getattr(call.func, "id", "")
         values = [argument.value for argument in call.args[:2] if isinstance(argument, ast.Constant)]
         texts = [value for value in values if isinstance(value, str)]
-        if made_by in ("_gauge", "GaugeMetricFamily") and len(texts) == 2:
+        if made_by in ("_gauge", "GaugeMetricFamily", "CounterMetricFamily") and len(texts) == 2:
             labels = [ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg == "labels"]
             name = texts[0] if made_by != "_gauge" else f"expunge_{texts[0]}"
-            yield f"`{name}`", "gauge", _codes(labels[0] if labels else ()), texts[1]
+            kind, suffix = ("counter", "_total") if made_by == "CounterMetricFamily" else ("gauge", "")
+            yield f"`{name}{suffix}`", kind, _codes(labels[0] if labels else ()), texts[1]
 
 
 def _invariants() -> str:

@@ -46,13 +46,15 @@ def compact(
 def _await(client: ServiceClient, compaction_id: str) -> Mapping[str, Any]:
     """Its state at the end."""
     terminal, told, silent_since = Terminal(), None, None
-    with terminal.step("Compacting", "%", 100) as progress:
+    with terminal.step("Compacting", "s") as progress:
+        began = time.monotonic()
         while True:
+            elapsed = time.monotonic() - began
             try:
                 state = client.compaction(compaction_id)
             except Refusal:
-                silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > PATIENCE_S:
+                silent_since = silent_since or elapsed
+                if elapsed - silent_since > PATIENCE_S:
                     raise
                 time.sleep(LOOK_S)
                 continue
@@ -62,9 +64,10 @@ def _await(client: ServiceClient, compaction_id: str) -> Mapping[str, Any]:
                 terminal.say(f"Waits: {problem['detail']} {problem['next_step']}")
             told = None if problem is None else problem["code"]
             if state["status"] not in OPEN:
-                progress(100, note=state["status"])
+                progress(elapsed, elapsed, note=state["status"])
                 return state
-            progress(_percent(state), note=_note(state))
+            left = (state["progress"] or {}).get("left_s")
+            progress(elapsed, None if left is None else elapsed + left, note=_note(state))
             time.sleep(LOOK_S)
 
 
@@ -73,9 +76,7 @@ def _percent(state: Mapping[str, Any]) -> float:
 
 
 def _note(state: Mapping[str, Any]) -> str:
-    left = (state["progress"] or {}).get("left_s")
-    step = state["step"] if state["status"] == "running" else "waiting for the compactor"
-    return step if left is None else f"{step}, about {duration(left)} left"
+    return f"{state['step']}, {_percent(state):g} %" if state["status"] == "running" else "waits for the compactor"
 
 
 def _text(state: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`expunge db`, `keys` and `status`: what an operator does on the machine that holds the database."""
+"""`expunge db` and `keys`: what an operator does on the machine that holds the database."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.context import Home, Json, open_home, print_result, settings_of
+from service.cli.context import Json, open_home, print_result, settings_of
 from service.cli.failures import Refusal
-from service.cli.terminal import count, size
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from service.platform.auth import KeyFacts, Scope
-    from service.platform.obstacles import ForgettingState
     from service.settings import Settings
 
 db = typer.Typer(help="The database schema.", no_args_is_help=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 
-CHECK_SECONDS = 10.0
 EXPIRES_MAX_DAYS = 3650
 
 Expires = Annotated[
@@ -222,89 +217,6 @@ def trust(
             raise Refusal(str(error)) from error
     text = f"{behind}\nThe database as it stands is the truth from now on. Send again what was erased since then."
     print_result(json_file, {"behind": behind, "trusted": True}, text)
-
-
-def status(context: typer.Context, json_file: Json = None) -> None:
-    """What lies in this home: schema, live version, model store, and which erasures wait."""
-    with open_home(settings_of(context), behind=True) as home:
-        document = status_document(home)
-    print_result(json_file, document, _status_text(document))
-
-
-def status_document(home: Home) -> dict[str, Any]:
-    """The facts of `expunge status`."""
-    from service.models import service as models
-    from service.platform.clock import SystemClock
-    from service.platform.gauges import sql_gauges
-    from service.platform.obstacles import obstacle_to, read_forgetting_state
-
-    now = SystemClock().now()
-
-    def unit(connection: Connection) -> tuple[dict[str, float], int | None, ForgettingState]:
-        gauges = {gauge.name: gauge.samples[0].value for gauge in sql_gauges(connection, now)}
-        return gauges, models.live(connection), read_forgetting_state(connection, now)
-
-    gauges, live, state = home.database.query(unit)
-    obstacle = obstacle_to(state)
-    return {
-        "home": str(home.settings.home),
-        "database": home.database.url.render_as_string(hide_password=True),
-        "behind": home.behind,
-        "pages": _pages(home),
-        "live_version": live,
-        "versions": home.store.numbers("versions"),
-        "encoders": home.store.numbers("encoders"),
-        "store_bytes": sum(file.stat().st_size for file in home.store.root.rglob("*") if file.is_file()),
-        "forgetting": {
-            "base": state.base,
-            "modes": sorted(state.encoders),
-            "worker_alive": state.worker_alive,
-            "waits_for": obstacle and obstacle.body(),
-        },
-        "erasures": {
-            "waiting": int(gauges["expunge_backlog"]),
-            "needing_attention": int(gauges["expunge_erasures_needing_attention"]),
-            "overdue": int(gauges["expunge_erasure_requests_overdue"]),
-        },
-    }
-
-
-def _pages(home: Home) -> str:
-    """What reading a SQLite file through finds, in some seconds."""
-    from service.platform.page_check import PageCheck
-
-    path = home.database.url.database
-    if not home.database.is_sqlite or path is None:
-        return "not read: PostgreSQL keeps checksums of its own"
-    check = PageCheck(path)
-    check.run(CHECK_SECONDS)
-    return f"damaged: {', '.join(check.damaged)}" if check.damaged else check.told()
-
-
-def _status_text(document: dict[str, Any]) -> str:
-    live = document["live_version"]
-    erasures = ", ".join(f"{count:,} {state.replace('_', ' ')}" for state, count in document["erasures"].items())
-    versions = f"{count(len(document['versions']), 'versions')}, {count(len(document['encoders']), 'encoders')}"
-    return "\n".join(
-        (
-            f"home       {document['home']}",
-            f"database   {document['database']}",
-            f"history    {document['behind'] or 'the database knows all that the model store has seen'}",
-            f"pages      {document['pages']}",
-            f"live       {'none: run `expunge train`' if live is None else f'version {live}'}",
-            f"store      {versions}, {size(document['store_bytes'])}",
-            f"forgetting {_forgetting(document['forgetting'])}",
-            f"erasures   {erasures}",
-        )
-    )
-
-
-def _forgetting(facts: dict[str, Any]) -> str:
-    if facts["base"] is None:
-        return "no model yet"
-    able = f"base {facts['base']}, mode {' and '.join(facts['modes'])}" if facts["modes"] else ""
-    waits = facts["waits_for"] and f"{facts['waits_for']['detail']} {facts['waits_for']['next_step']}"
-    return "; ".join(part for part in (able, waits) if part)
 
 
 def _revision(settings: Settings) -> str | None:

@@ -28,6 +28,7 @@ from service.cli import (
     receipt,
     residue,
     serve,
+    status,
 )
 from service.cli.context import Invocation
 from service.cli.failures import explain
@@ -78,7 +79,7 @@ app.command("compact")(compact.compact)
 app.command("due")(due.due)
 app.command("residue")(residue.residue)
 app.command("evaluate")(evaluate.evaluate)
-app.command("status")(operate.status)
+app.command("status")(status.status)
 app.command("data-map")(data_map.data_map)
 app.add_typer(operate.db, name="db")
 app.add_typer(operate.keys, name="keys")

@@ -1,7 +1,8 @@
-"""`python -m service.compactor.child`: one training of a compaction; reads a job as a line, writes JSON lines."""
+"""`python -m service.compactor.child`: the trainings of a compaction; reads a job a line, writes JSON lines."""
 
 import json
 import os
+import queue
 import resource
 import sys
 import threading
@@ -16,19 +17,26 @@ from service.platform.database import Database
 from service.platform.logging import configure_logging, error_facts
 from service.platform.problem import Problem
 from service.platform.secret_check import SecretCheck
-from service.settings import load_settings
+from service.settings import Settings, load_settings
 
 log = structlog.get_logger()
 
 
 def main() -> int:
-    """Do the job on standard input; the exit status is 0 where what came of it was told."""
+    """Do one job after another, a line on standard input each; ends when that does."""
     settings = load_settings()
     configure_logging(settings.log_level, settings.log_format, "training")
     if settings.compaction_memory_bytes is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (settings.compaction_memory_bytes,) * 2)
-    job = TrainingJob.read(sys.stdin.readline())
-    threading.Thread(target=_end_with_parent, name="parent-watch", daemon=True).start()
+    jobs: queue.SimpleQueue[TrainingJob] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(jobs,), name="jobs", daemon=True).start()
+    while _do(jobs.get(), settings):
+        pass
+    return 1
+
+
+def _do(job: TrainingJob, settings: Settings) -> bool:
+    """Do a job and tell what came of it; False where that is not known."""
     database = Database(settings.sql_url, pool_size=settings.pool_size, logs_damage=False)
     try:
         store = ModelStore(settings.store_root, key=SecretCheck(settings, database).unlock().derive("manifest"))
@@ -48,22 +56,22 @@ def main() -> int:
         _tell({"trouble": type(error).__name__})
     except Exception as error:  # what it was is in the log: the compactor only learns that it ended
         log.error("training.failed", step=job.kind, **error_facts(error))
-        return 1
+        return False
     else:
         _tell({"done": True})
     finally:
         database.close()
-    return 0
+    return True
 
 
 def _tell(message: Mapping[str, Any]) -> None:
     print(json.dumps(message), flush=True)
 
 
-def _end_with_parent() -> None:
-    # Nothing more is written: the read ends when the compactor is gone, however it died. What was done is kept.
-    sys.stdin.read()
-    os._exit(0)
+def _listen(jobs: "queue.SimpleQueue[TrainingJob]") -> None:
+    for line in sys.stdin:
+        jobs.put(TrainingJob.read(line))
+    os._exit(0)  # the compactor is gone, however it died; what was done is kept
 
 
 if __name__ == "__main__":

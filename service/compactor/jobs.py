@@ -52,6 +52,10 @@ class Trainer(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of what the jobs needed; more may come all the same."""
+        ...
+
 
 class AttemptRefused(Exception):
     """What was trained must not serve; another seed may do better. `facts` are plain figures and reasons."""

@@ -57,7 +57,8 @@ class CompactionJournal:
         """Have it run, where it waits; one that runs is taken up."""
         now = self._clock.now()
         waiting = (CompactionStatus.WAITING,)
-        values = {"status": CompactionStatus.RUNNING.value, "started_at": now, "problem": None}
+        steps = {CompactionStep.SNAPSHOT.value: {"at": rfc3339(now)}}
+        values = {"status": CompactionStatus.RUNNING.value, "started_at": now, "problem": None, "steps": steps}
 
         def unit(connection: Connection) -> bool:
             self._confirm(connection)

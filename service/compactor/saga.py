@@ -66,8 +66,13 @@ class CompactionSaga:
 
     def run(self, compaction_id: str) -> None:
         """Bring a compaction that waits or runs to its end, or as far as it goes until the stop."""
-        journal, failures = CompactionJournal(self.dependencies, self.lease, compaction_id), 0
-        begun = False
+        try:
+            self._run(CompactionJournal(self.dependencies, self.lease, compaction_id))
+        finally:
+            self.trainer.close()
+
+    def _run(self, journal: CompactionJournal) -> None:
+        begun, failures = False, 0
         while not self.stop.is_set() and self.lease.held:
             try:
                 if not begun:
@@ -160,6 +165,7 @@ class CompactionSaga:
         return CompactionStep.MOVING
 
     def _moving(self, journal: CompactionJournal, row: Compaction) -> CompactionStep:
+        self.trainer.close()
         moving.point(journal)
         moving.wait(journal, self.dependencies, self._check, self.stop)
         return CompactionStep.PURGING

@@ -28,36 +28,49 @@ log = structlog.get_logger()
 
 
 class TrainingProcess:
-    """Does each job in a child of its own, `python -m service.compactor.child`, which ends with this process."""
+    """Does jobs in a child, `python -m service.compactor.child`, which ends with this process, or when it is closed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._child: subprocess.Popen[str] | None = None
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
 
     def run(self, job: TrainingJob, report: Report, check: Callable[[], None]) -> None:
         """Do a job to its end; see `Trainer.run`."""
+        child = self._child or self._start()
+        try:
+            self._converse(child, job, report, check)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the child, if there is one, and get its memory back."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.communicate()
+
+    def _start(self) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "service.compactor.child"]
         # A session of its own: a Ctrl-C in the terminal is the compactor's to hear, which ends it.
-        with subprocess.Popen(
+        child = self._child = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=_environment(self._settings),
             text=True,
             start_new_session=True,
-        ) as child:
-            try:
-                self._converse(child, job, report, check)
-            finally:
-                child.kill()
+        )
+        self._lines = queue.SimpleQueue()
+        threading.Thread(target=_read, args=(child, self._lines), name="training", daemon=True).start()
+        log.info("training.started", pid=child.pid)
+        return child
 
     def _converse(
         self, child: "subprocess.Popen[str]", job: TrainingJob, report: Report, check: Callable[[], None]
     ) -> None:
         assert child.stdin is not None
-        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        reader = threading.Thread(target=_read, args=(child, lines), name="training", daemon=True)
-        reader.start()
-        log.info("training.started", pid=child.pid, step=job.kind)
         try:
             child.stdin.write(job.line())
             child.stdin.flush()
@@ -66,7 +79,7 @@ class TrainingProcess:
         while True:
             check()
             try:
-                line = lines.get(timeout=LOOK_S)
+                line = self._lines.get(timeout=LOOK_S)
             except queue.Empty:
                 continue
             if line is None:

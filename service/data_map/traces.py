@@ -105,7 +105,7 @@ METRICS = (
     ),
     *impersonal(
         DataStore.METRICS,
-        ["code", "error", "figure", "kind", "outcome", "reason", "rule", "source", "stage", "used"],
+        ["code", "error", "figure", "kind", "outcome", "reason", "rule", "source", "stage", "step", "used"],
         "Words of this program, a bounded set each.",
     ),
     *impersonal(

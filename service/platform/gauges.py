@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
 from service.platform.clock import Clock
+from service.platform.compaction_gauges import compaction_gauges
 from service.platform.database import Database
 from service.platform.deadlines import SHARES, deadline_figures
 from service.platform.invariants import check_invariants
@@ -97,7 +98,8 @@ def sql_gauges(connection: Connection, now: datetime) -> Gauges:
     """What waits in the database, how long, and which version is live; also runs the invariants."""
     check_invariants(connection)
     obstacle = _obstacle(connection, now)
-    return [*_backlog(connection, now), *_outbox(connection, now), obstacle, *_model(connection, now)]
+    compaction = compaction_gauges(connection, now)
+    return [*_backlog(connection, now), *_outbox(connection, now), obstacle, *compaction, *_model(connection, now)]
 
 
 def stream_gauges(stream: ErasureStream) -> Gauges:

@@ -133,8 +133,8 @@ def metric_labels(registry: CollectorRegistry) -> set[str]:
     importlib.import_module("service.platform.metrics")
     collectors = set(registry._collector_to_names)
     found = {label for each in collectors for label in getattr(each, "_labelnames", ())}
-    tree = ast.parse((ROOT / "service" / "platform" / "gauges.py").read_text())
-    for node in ast.walk(tree):
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "service" / "platform").glob("*gauges.py")]
+    for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.keyword) and node.arg == "labels":
             found |= set(ast.literal_eval(node.value))
     return found

@@ -40,6 +40,9 @@ class TrainerHere:
         except MemoryError as error:
             raise TrainingDied from error
 
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
     @property
     def seeds(self) -> list[tuple[str, int]]:
         """Kind and attempt of each job."""

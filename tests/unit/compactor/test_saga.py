@@ -33,5 +33,12 @@ def test_a_new_base_is_trained_on_what_remains_and_live_comes_from_it(place: Hom
     }
     assert learnt == place.recorded()
     assert not learnt & set(gone)
+    assert place.status(erasure) == "erased"
+    row = place.erasure(erasure)
+    assert (row.salt, row.reason, row.compaction_id) == (None, None, compaction)
+    assert place.events(erasure) == ["erasure.accepted", "erasure.forgotten", "erasure.erased"]
+    assert done.facts["residue"]["present"] is False
+    assert place.store.numbers("versions")[0] == done.base_after
+    assert list((place.settings.home / "purge").glob("*")) == []
     assert list((place.settings.home / "checkpoints").glob("*")) == []
     assert {"compaction.started", "compaction.done"} <= set(place.events())
