@@ -19,14 +19,20 @@ from numpy.typing import NDArray
 from service.audit.tlog.merkle import MerkleLevels, leaf_hash
 from service.evidence.absence import HIGHEST, ITEMS, LOWEST, SHORT_BYTES, USERS, AbsenceProof, leaf_of
 from service.evidence.training_key import VALUE_BYTES, TrainingKey
+from service.platform.problem import Problem
 
 _NOBODY = hashlib.sha256(b"").digest()
 Values = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 
 
-class StillTrainedOn(Exception):
+class StillTrainedOn(Problem):
     """What is said to be absent is in the training data: the base must not be said to be without it."""
+
+    code = "still_trained_on"
+    status = 500
+    title = "What is to be erased is in the training data"
+    next_step = "Nothing was called erased. Run another compaction, and report this as a defect."
 
 
 class TrainingCommitment:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 from service.evidence.preparing import PreparedEvidence
 from service.evidence.verification import EVIDENCE_FORMAT
 from service.platform.canonical import canonical_json
-from service.residue.report import about_one
+from service.platform.problem import Problem
+from service.residue.report import Verdict, about_one
 
 METHOD = "retraining from scratch on what remains, then purge and search"
 NOTED_MAX = 20
@@ -19,6 +20,15 @@ NOTED_MAX = 20
 WORDS_MAX = 500
 _SEARCH_FACTS = ("searched_at", "seconds", "bytes")
 _ALLOWED = ("place", "kind", "count", "note")
+
+
+class EvidenceRefused(Problem):
+    """Something of an erasure was found, or nobody searched: there can be no evidence that it is erased."""
+
+    code = "evidence_refused"
+    status = 500
+    title = "What was found cannot be called erased"
+    next_step = "Nothing was called erased. `expunge residue` tells where it is; purge and search again."
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,7 @@ def evidence(erasure_id: str, facts: CompactionFacts, prepared: PreparedEvidence
 
     Raises:
         EvidenceIncomplete: no proof of absence was prepared for it.
+        EvidenceRefused: something of it was found.
     """
     text = _joined(
         facts.texts
@@ -111,19 +122,23 @@ def _joined(members: Mapping[str, bytes]) -> bytes:
 
 
 def _search(facts: CompactionFacts, erasure_id: str) -> bytes:
-    """What was searched: a verdict on each store, and what is there and may be, as far as it concerns this erasure."""
-    stores = facts.search["stores"]
-    allowed = (store["allowed"] for store in about_one(facts.search, erasure_id)["stores"])
-    told = [_store(*each) for each in zip(stores, allowed, strict=True)]
-    return _joined(facts.search_texts | {"stores": canonical_json(told)})
+    """What was searched: a verdict on each store and what is there and may be, as far as it concerns this erasure."""
+    if not facts.search:
+        msg = "No search is on record."
+        raise EvidenceRefused(msg)
+    stores = about_one(facts.search, erasure_id)["stores"]
+    nobodys = any(not place["erasures"] for store in facts.search["stores"] for place in store["places"])
+    if nobodys or any(store["verdict"] == Verdict.PRESENT for store in stores):
+        raise EvidenceRefused
+    return _joined(facts.search_texts | {"stores": canonical_json([_store(each) for each in stores])})
 
 
-def _store(store: Mapping[str, Any], allowed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    reason = store.get("reason")
+def _store(store: Mapping[str, Any]) -> dict[str, Any]:
+    reason = store["reason"]
     return {
         "store": store["store"],
         "verdict": store["verdict"],
-        "bytes": store.get("bytes"),
+        "bytes": store["bytes"],
         "reason": None if reason is None else str(reason)[:WORDS_MAX],
-        "kept": [{name: each.get(name) for name in _ALLOWED} for each in allowed[:NOTED_MAX]],
+        "kept": [{name: each.get(name) for name in _ALLOWED} for each in store["allowed"][:NOTED_MAX]],
     }

@@ -9,7 +9,7 @@ from service.audit.tlog.errors import Unverified
 from service.evidence import repository
 from service.evidence.absence import AbsenceProof
 from service.evidence.commitment import StillTrainedOn
-from service.evidence.document import evidence
+from service.evidence.document import EvidenceRefused, evidence
 from service.evidence.preparing import TARGETS_SHOWN_MAX, EvidenceIncomplete, PreparedEvidence, prepare
 from service.evidence.verification import BYTES_MAX, verify_evidence
 from service.interactions.service import snapshot
@@ -171,3 +171,24 @@ def test_evidence_says_what_stays_of_this_erasure_alone(compacted: Compacted) ->
     domains.database.transact(lambda write: repository.store(write, {erasure.id: made_of_it.text}))
     assert domains.database.query(lambda read: repository.find(read, erasure.id)) == made_of_it.text
     assert domains.database.query(lambda read: repository.find(read, "another")) is None
+
+
+@pytest.mark.P9
+def test_what_was_found_of_it_is_never_called_erased(compacted: Compacted) -> None:
+    """Of another erasure it may be there still; of nobody by name it may be anybody's."""
+    erasure = compacted.domains.accept(users=("canary-u2",))
+    made = compacted.prepared(erasure.id)
+    with pytest.raises(EvidenceRefused):
+        evidence(erasure.id, facts(search={}), made)
+    place = {"place": "users.id", "kind": "id", "count": 1, "at": None, "note": None, "spelling": None}
+    for erasures, refused in (([erasure.id], True), ([], True), (["another"], False)):
+        report = found(columns="PRESENT")
+        columns = next(store for store in report["stores"] if store["store"] == "columns")
+        columns["places"] = [{**place, "erasures": erasures, "erasures_in_all": len(erasures)}]
+        columns["places_in_all"] = 1
+        if refused:
+            with pytest.raises(EvidenceRefused):
+                evidence(erasure.id, facts(search=report), made)
+        else:
+            made_of_it = evidence(erasure.id, facts(search=report), made)
+            verify_evidence(made_of_it.text, made_of_it.entry, erasure.id)
