@@ -28,7 +28,7 @@ class EvidenceRefused(Problem):
     code = "evidence_refused"
     status = 500
     title = "What was found cannot be called erased"
-    next_step = "Nothing was called erased. `expunge residue` tells where it is; purge and search again."
+    next_step = "Nothing was called erased. The compaction tells where it is; it is purged and searched for again."
 
 
 @dataclass(frozen=True)
