@@ -74,6 +74,6 @@ MODULES = {
             "service/audit/tlog/note.py": ALL,
             "service/audit/tlog/proof.py": ALL,
         },
-        ("tests/attacks", "tests/unit/audit", "tests/fuzz/test_corpora.py"),
+        ("tests/attacks", "tests/unit/audit"),
     ),
 }
