@@ -113,7 +113,9 @@ def postgres_server() -> Iterator[PostgresServer]:
     try:
         _as_plain_user(folder, [programs / "initdb", "-D", data, "-U", "expunge", "-A", "trust", "--no-sync"])
         # Tests kill its processes, not the machine's power: what the system has taken is kept without fsync, too.
+        # A short log is soon gone over by those that purge, and soon read through by those that look for what is left.
         options = f"-k {folder} -p {port} -c listen_addresses='' -c max_connections=60 -c fsync=off"
+        options += " -c min_wal_size=32MB -c max_wal_size=96MB"
         start = [programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start"]
         _as_plain_user(folder, start)
         server = PostgresServer(folder, port)
