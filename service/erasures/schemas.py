@@ -59,6 +59,7 @@ class Links(BaseModel):
 
     self: str = Field(examples=[f"/v1/erasures/{_ID}"])
     receipt: str = Field(examples=[f"/v1/erasures/{_ID}/receipt"], description="What proves it, final or not.")
+    residue: str = Field(examples=[f"/v1/erasures/{_ID}/residue"], description="What a search found to be left of it.")
     audit: str = Field(examples=[f"/v1/audit/entries?erasure_id={_ID}"])
 
 

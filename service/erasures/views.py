@@ -85,6 +85,7 @@ def _summary(erasure: Erasure) -> dict[str, Any]:
         "links": {
             "self": path,
             "receipt": f"{path}/receipt",
+            "residue": f"{path}/residue",
             "audit": f"/v1/audit/entries?erasure_id={erasure.id}",
         },
     }

@@ -51,6 +51,3 @@ def test_a_search_after_the_purge_finds_nothing(settings: Settings, database: Da
     assert left == []
     verdicts = {result.store.value: result.verdict for result in report.stores}
     assert {verdicts[name] for name in ("columns", "database_files", "model_store", "stream")} == {Verdict.GONE}
-
-    home.erased(*wanted.erasures)
-    assert [each for each in places(scan.run(needles)) if each[0] != "write_ahead_log"] == []

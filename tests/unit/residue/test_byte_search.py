@@ -33,7 +33,7 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in itertools.pairwise(edges)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     data=st.binary(max_size=80).map(lambda data: bytes(b"ab"[byte % 2] for byte in data)),
     patterns=st.lists(LETTERS, min_size=1, max_size=5),
