@@ -134,6 +134,22 @@ def _inclusion(cell: Cell) -> Value:
     return Value(cell["milliseconds"]["p50"], cell["n"], {name: value for name, value in cell.items() if name != "n"})
 
 
+def _erased_over_training(cell: Cell) -> Value:
+    """DELETE to `erased` over what the same command line needs to train and pre-train once."""
+    once, erased = cell["train"]["seconds"], cell["erased"]
+    whole = once["training"] + once["pretraining"]
+    detail = {"train_seconds": once["training"], "pretrain_seconds": once["pretraining"], "dataset": cell["dataset"]}
+    return Value(erased["seconds"] / whole, 1, detail | {"erased_seconds": erased["seconds"], "steps": erased["steps"]})
+
+
+def _compacting_over_idle(kind: str, cell: Cell) -> Value:
+    """The worse of the two: while it trains, and while it purges and searches."""
+    idle, busy = cell["idle"][kind], {name: cell[name][kind] for name in ("training", "purging")}
+    worst = max(each["p99_ms"] for each in busy.values())
+    detail = {"idle": idle, **busy, "rates": [cell["recommendations_a_second"], cell["erasures_a_second"]]}
+    return Value(worst / idle["p99_ms"], int(idle["n"]), detail)
+
+
 NO_TARGET = Target()
 
 FIGURES = (
@@ -153,6 +169,21 @@ FIGURES = (
     Figure("rss_worker_bytes", "rss", "bytes", Target(None, 1e9), partial(_memory, "worker")),
     Figure("train_recall_at_20", "training", "ratio", Target(0.224), partial(_train_quality, "recall_at_20")),
     Figure("train_ndcg_at_20", "training", "ratio", Target(0.345), partial(_train_quality, "ndcg_at_20")),
+    Figure("erased_over_training", "compacting", "ratio", Target(None, 1.15), _erased_over_training),
+    Figure(
+        "recommend_p99_compacting_over_idle",
+        "compacting",
+        "ratio",
+        Target(None, 2.0),
+        partial(_compacting_over_idle, "recommend"),
+    ),
+    Figure(
+        "accept_p99_compacting_over_idle",
+        "compacting",
+        "ratio",
+        Target(None, 2.0),
+        partial(_compacting_over_idle, "accept"),
+    ),
     Figure("train_seconds", "timings", "s", NO_TARGET, _train_seconds),
     Figure("receipt_verify_ms", "receipt", "ms", Target(None, 10.0), _receipt),
     Figure("inclusion_proof_ms", "inclusion", "ms", Target(None, 5.0), _inclusion),

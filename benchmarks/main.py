@@ -113,11 +113,18 @@ def _proofs(cell: str) -> None:
     getattr(proofs, cell)()
 
 
+def _compacting(_cell: str) -> None:
+    from benchmarks import compacting
+
+    compacting.compacting()
+
+
 # Serving comes last: base and encoder are there by then.
 MEASURES: dict[str, Callable[[str], None]] = {
     **dict.fromkeys(("training", "adversarial", "genuine", "timings"), _learning),
     **dict.fromkeys(("forgotten", "accept", "recommend", "rss"), _serving),
     **dict.fromkeys(("receipt", "inclusion"), _proofs),
+    "compacting": _compacting,
 }
 
 

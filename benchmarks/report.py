@@ -41,6 +41,9 @@ LABELS = {
     "train_seconds": "training of the base",
     "receipt_verify_ms": "a final receipt checked offline, median",
     "inclusion_proof_ms": "an entry of a log of ten million proven, median",
+    "erased_over_training": "one DELETE until it is erased, on demand, over one training and pre-training",
+    "recommend_p99_compacting_over_idle": "recommendations, 99th percentile beside a compaction over without",
+    "accept_p99_compacting_over_idle": "accepted erasures, the same",
 }
 """What each figure says, for people; all on ML-1M."""
 
