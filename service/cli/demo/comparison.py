@@ -25,10 +25,11 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class ForgottenErasure:
-    """An erasure that the model has forgotten: how it went, and its pairs, (2, k) rows of the base."""
+    """An erasure that the model has forgotten: how it went, its pairs, (2, k) rows of the base, and its salt, hex."""
 
     facts: ErasureFacts
     pairs: Rows
+    salt: str
 
 
 @dataclass(frozen=True)

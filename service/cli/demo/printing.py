@@ -131,6 +131,17 @@ class DemoPrinter:
             table.add_row(str(entry["seq"]), at, Text(entry["event"]), about, *leaf)
         self.console.print(table)
 
+    def residue(self, stores: Sequence[Mapping[str, Any]]) -> None:
+        """What the search found in each store."""
+        table = self._table("Every byte of every store, searched for what is left")
+        for heading, justify in (("store", "left"), ("bytes", "right"), ("verdict", "left")):
+            table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for store in stores:
+            verdict = str(store["verdict"]).replace("_", " ")
+            searched = f"{store['bytes']:,}" if store.get("bytes") else "-"
+            table.add_row(str(store["store"]).replace("_", " "), searched, verdict)
+        self.console.print(table)
+
     def summary(self, report: DemoReport) -> None:
         """The figures that count, and where there is room how each was had."""
         table = self._table("Summary", show_header=False)
@@ -208,6 +219,7 @@ def summary_rows(report: DemoReport) -> list[tuple[str, str, str]]:
             duration(many.erasure.seconds_forgotten),
             "the same, of many people",
         ),
+        ("erased everywhere", duration(report.erased.seconds), "trained anew, purged, searched, on demand"),
         ("retraining instead", duration(comparison.retrain.seconds), f"{short(report.speedup)} times the step"),
         ("way to retraining", told, f"by AUC of {many.erasure.matched:,} pairs"),
         ("AUC erased/held-out", auc["after"], f"before {auc['before']}, retrained {auc['retrain']}"),

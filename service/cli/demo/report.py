@@ -123,6 +123,17 @@ class ManyFacts:
 
 
 @dataclass(frozen=True)
+class ErasedFacts:
+    """The compaction that erased them: `residue_present` counts the stores in which the search found anything."""
+
+    seconds: float
+    base_before: int
+    base_after: int
+    receipt_verified: bool
+    residue_present: int
+
+
+@dataclass(frozen=True)
 class DemoReport:
     """The document of `expunge demo --json`."""
 
@@ -132,6 +143,7 @@ class DemoReport:
     erasure: ErasureFacts
     comparison: Comparison
     many: ManyFacts
+    erased: ErasedFacts
 
     @property
     def speedup(self) -> float:
@@ -139,7 +151,7 @@ class DemoReport:
         return self.comparison.retrain.seconds / max(self.erasure.seconds_apply, 1e-9)
 
     def document(self) -> dict[str, Any]:
-        """Plain values: dataset, train, pretrain, erasure, quality, membership, retrain, speedup, many.
+        """Plain values: dataset, train, pretrain, erasure, quality, membership, retrain, speedup, many, erased.
 
         What could not be told (a share of no way) is None.
         """
