@@ -1,4 +1,4 @@
-"""The act in which forgotten becomes erased: a compaction over REST, and the receipt verified as anybody offline does."""
+"""The act in which forgotten becomes erased: a compaction over REST, and a receipt that anybody verifies."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class ErasedAct:
             self.show.residue(stores)
         present = sum(store["verdict"] == "PRESENT" for store in stores)
         self.show.say(
-            f"The receipt ({len(receipt):,} bytes) was verified in {duration(checked_s)} without the service: signed, in "
-            "the log, about these interactions (the salt of the 202 opens it), and absent from what the base learnt."
+            f"The receipt ({len(receipt):,} bytes) was verified in {duration(checked_s)} without the service: signed, "
+            "in the log, about these interactions (the salt of the 202 opens it), and absent from what the base learnt."
             if verified is not None
             else "The receipt does NOT verify."
         )
