@@ -24,6 +24,7 @@ from service.cli.demo.report import (
     Comparison,
     DatasetFacts,
     DemoReport,
+    ErasedFacts,
     ErasureFacts,
     ListFacts,
     ManyFacts,
@@ -76,11 +77,15 @@ def test_the_story_is_told_and_measured(
     DemoRun(DemoOptions(data=small_folder, json_file=file), QUICK_TRAINING, QUICK_PRETRAINING).run()
 
     told, document = capsys.readouterr().out, json.loads(file.read_text())
-    assert re.findall(r"^(\d+)\. ", told, re.MULTILINE) == [str(act) for act in range(1, 12)]
+    assert re.findall(r"^(\d+)\. ", told, re.MULTILINE) == [str(act) for act in range(1, 13)]
     for word in ("a shadow: one more model", "The gate is what", "MI-BF is p erased before"):
         assert word in " ".join(told.split())
     assert_holds(told, 80)
-    assert set(document) == {*KEYS, "speedup", "many"}
+    assert set(document) == {*KEYS, "speedup", "many", "erased"}
+    erased = document["erased"]
+    assert set(erased) == {"seconds", "base_before", "base_after", "receipt_verified", "residue_present"}
+    assert erased["base_after"] > document["many"]["erasure"]["version_after"] > erased["base_before"] == 1
+    assert (erased["receipt_verified"], erased["residue_present"]) == (True, 0)
     for name, keys in KEYS.items():
         assert set(document[name]) == keys
     for model in ("before", "after", "retrain"):
@@ -130,6 +135,8 @@ def test_all_that_is_printed_holds(width: int, encoding: str) -> None:
     printer.figures(dict.fromkeys(ranks, Quality(0.1, 0.1)), report.many, 9_428)
     printer.shares(report.many.share_by_score, "Shares")
     printer.audit([entry, {**entry, "version": 12345}])
+    store = {"store": "write_ahead_log", "verdict": "NOT_CHECKED", "bytes": 1_234_567_890}
+    printer.residue([store, {**store, "store": "columns", "bytes": None}])
     printer.summary(report)
 
     out.seek(0)
@@ -198,6 +205,7 @@ def _report() -> DemoReport:
         erasure,
         comparison,
         many,
+        ErasedFacts(40.0, 1, 4, True, 0),
     )
 
 

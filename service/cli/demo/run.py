@@ -202,9 +202,8 @@ class DemoRun:
             one.facts.id, one.salt, subject.user_id, subject.item_ids
         )
         sizes = (len(dataset.users), len(dataset.items), len(dataset.train), len(dataset.test))
-        report = DemoReport(
-            DatasetFacts(dataset.name, *sizes), base.train, base.pretrain, one.facts, comparison, facts, erased
-        )
+        data = DatasetFacts(dataset.name, *sizes)
+        report = DemoReport(data, base.train, base.pretrain, one.facts, comparison, facts, erased)
         self.show.section("12. In short")
         self.show.summary(report)
         return report
