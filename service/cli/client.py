@@ -101,14 +101,6 @@ class ServiceClient:
         """The erasures under legal hold, the newest first."""
         return list(self.pages("/v1/erasures", "erasures", {"legal_hold": "true", "limit": 500}))
 
-    def compact(self) -> Mapping[str, Any]:
-        """Ask for a compaction; the one that waits or runs already, where there is one."""
-        return self._ok("POST", "/v1/models/compactions", json={})
-
-    def compaction(self, compaction_id: str) -> Mapping[str, Any]:
-        """How far a compaction is."""
-        return self._ok("GET", f"/v1/models/compactions/{compaction_id}")
-
     def version(self, number: int) -> Mapping[str, Any]:
         """One version of the model."""
         return self._ok("GET", f"/v1/models/versions/{number}")
