@@ -97,11 +97,11 @@ results: $(BENCHMARKS_STAMP) ## measure what the experiment still lacks (hours),
 results-render: $(BENCHMARKS_STAMP) ## write docs/results from the cells that are there; ARGS="--check"
 	$(BIN)/python -m benchmarks.evaluation.main $(ARGS)
 
-faults: $(STAMP) ## kill, pause and corrupt real processes and check the promises
-	$(BIN)/python -m pytest tests/faults tests/property -m "slow or not slow" $(ARGS)
-
 fuzz: $(BREAKING_STAMP) ## fuzz the parsers of what strangers bring; ARGS="receipts --seconds 600"
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+faults: $(STAMP) ## break everything, then write docs/results/faults.md (hours); ARGS="--only B3"
+	$(BIN)/python -m tests.faults.harness $(ARGS)
 
 compose-test: ## the compose file in real containers (needs podman and the images; see docs/deployment.md)
 	@$(FIND_PYTHON); "$$python" docker/compose_test.py $(ARGS)

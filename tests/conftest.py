@@ -1,23 +1,19 @@
 """Fixtures that every test may use: a home, the databases, a real server, and `require` for absent parts."""
 
 import os
-import pwd
 import shutil
 import socket
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the processes of a run share the cores; read when torch is imported
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import psycopg
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url
 
 import migrations
 from service.platform.database import Database
@@ -25,12 +21,7 @@ from service.platform.embedded import EmbeddedValkey
 from service.platform.embedded_server import NoServerBinary, find_binary
 from service.platform.redis import ErasureStream
 from service.settings import Settings, load_settings
-
-POSTGRES_FOLDERS = ("/usr/lib/postgresql/15/bin", "/usr/lib/postgresql/16/bin", "/usr/lib/postgresql/17/bin")
-MEMORY, MEMORY_MIN = Path("/dev/shm"), 4 << 30
-"""Where a server's folder costs no disk, and what must be free there for one to be put there, bytes."""
-MIGRATED = "migrated"
-"""The database that migrated ones are copies of."""
+from tests.postgres import PostgresServer, postgres_programs, running_postgres
 
 
 def require(present: object, what: str) -> None:
@@ -72,89 +63,21 @@ def settings(home: Path) -> Settings:
     return load_settings(home=home)
 
 
-@dataclass(frozen=True)
-class PostgresServer:
-    """A PostgreSQL instance of this test run."""
-
-    socket_folder: Path
-    port: int
-
-    def url(self, database: str) -> str:
-        """The SQLAlchemy URL of one of its databases."""
-        return f"postgresql+psycopg://expunge@/{database}?host={self.socket_folder}&port={self.port}"
-
-    def run(self, *statements: str) -> None:
-        """Run statements that no transaction may hold."""
-        admin = Database(self.url("postgres"))
-        with admin.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            for statement in statements:
-                connection.execute(text(statement))
-        admin.close()
-
-    def migrate(self, url: str) -> None:
-        """Give a database of it the newest schema; an empty one becomes a copy, which takes a fifth of the time."""
-        name = make_url(url).database
-        with psycopg.connect(host=str(self.socket_folder), port=self.port, user="expunge", dbname=name) as connection:
-            is_empty = connection.execute("SELECT to_regclass('alembic_version') IS NULL").fetchone() == (True,)
-        if is_empty:
-            self.run(f"DROP DATABASE {name}", f"CREATE DATABASE {name} TEMPLATE {MIGRATED}")
-        else:
-            migrations.upgrade(url)
-
-
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL of its own, run by another user where this is root, gone at the end."""
-    programs = next((Path(folder) for folder in POSTGRES_FOLDERS if Path(folder).is_dir()), None)
-    require(programs, "PostgreSQL (initdb, pg_ctl)")
-    assert programs is not None
-    folder = Path(tempfile.mkdtemp(prefix="expunge-pg-", dir=_folder_of_servers()))
-    data, port = folder / "data", _free_port()
-    try:
-        _as_plain_user(folder, [programs / "initdb", "-D", data, "-U", "expunge", "-A", "trust", "--no-sync"])
-        # Tests kill its processes, not the machine's power: what the system has taken is kept without fsync, too.
-        # A short log is soon gone over by those that purge, and soon read through by those that look for what is left.
-        options = f"-k {folder} -p {port} -c listen_addresses='' -c max_connections=60 -c fsync=off"
-        options += " -c min_wal_size=32MB -c max_wal_size=96MB"
-        start = [programs / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start"]
-        _as_plain_user(folder, start)
-        server = PostgresServer(folder, port)
-        server.run(f"CREATE DATABASE {MIGRATED}")
-        migrations.upgrade(server.url(MIGRATED))
+    require(postgres_programs(), "PostgreSQL (initdb, pg_ctl)")
+    with running_postgres(_free_port()) as server:
+        server.make_migrated()
         yield server
-    finally:
-        _as_plain_user(folder, [programs / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=False)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _folder_of_servers() -> Path | None:
-    """The memory's file system, where there is room in it: PostgreSQL makes hundreds of files for each database."""
-    try:
-        room = shutil.disk_usage(MEMORY).free
-    except OSError:
-        return None
-    return MEMORY if room >= MEMORY_MIN and os.access(MEMORY, os.W_OK | os.X_OK) else None
-
-
-def _as_plain_user(folder: Path, command: list[str | Path], *, check: bool = True) -> None:
-    """Run a command as somebody who is not root: PostgreSQL refuses root."""
-    words = [str(word) for word in command]
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        words = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", *words]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-    if check and done.returncode:
-        pytest.fail(f"{words[-1]}: {done.stderr}")
 
 
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     """An empty PostgreSQL database of its own."""
     name = f"t{os.urandom(6).hex()}"
-    postgres_server.run(f"CREATE DATABASE {name}")
-    yield postgres_server.url(name)
-    postgres_server.run(f"DROP DATABASE {name} WITH (FORCE)")
+    yield postgres_server.make(name)
+    postgres_server.drop(name)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

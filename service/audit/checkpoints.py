@@ -84,7 +84,8 @@ class CheckpointPublisher:
         size, signed = await self._database.run_read(_sizes)
         if signed is None or signed[0] < size:
             await self._sign(size)
-            signed = await self._database.run_read(repository.latest_checkpoint)
+            # Read together: others write and sign meanwhile, and a head is judged by the log as it was beside it.
+            size, signed = await self._database.run_read(_sizes)
         assert signed is not None
         if signed[0] > size:
             msg = f"It has {size} entries, and a head of {signed[0]} was signed."
@@ -111,6 +112,8 @@ class CheckpointPublisher:
         while await self._database.run_write(lambda connection: store_nodes(connection, size)):
             pass
         checkpoint = await self._database.run_read(lambda connection: self._head(connection, size))
+        if checkpoint is None:
+            return
         note = str(SignedNote(checkpoint.text()).signed(self._key.sign(checkpoint.text())))
         at = self._clock.now()
         await self._database.run_write(lambda connection: repository.insert_checkpoint(connection, size, note, at))
@@ -121,17 +124,19 @@ class CheckpointPublisher:
             await self._database.run_write(lambda connection: keys.put_on_record(connection, key, at))
             self._on_record = True
 
-    def _head(self, connection: Connection, size: int) -> LogCheckpoint:
-        tree = tree_of(connection, size)
-        before = repository.latest_checkpoint(connection)
+    def _head(self, connection: Connection, size: int) -> LogCheckpoint | None:
+        """The head to sign; None where somebody has signed a later one since `size` was read."""
+        stored, before = _sizes(connection)
         if before is not None:
             signed = LogCheckpoint.parse(SignedNote.parse(before[1]).text)
             same_log = signed.origin == self.origin
-            if same_log and (signed.size > size or tree_of(connection, signed.size).root() != signed.root):
-                log.error("audit.damaged", signed=signed.size, size=size)
+            if same_log and (signed.size > stored or tree_of(connection, signed.size).root() != signed.root):
+                log.error("audit.damaged", signed=signed.size, size=stored)
                 msg = f"The head of {signed.size} entries that was signed does not follow from what is stored."
                 raise LogDamaged(msg)
-        return LogCheckpoint(self.origin, size, tree.root())
+            if same_log and signed.size > size:
+                return None
+        return LogCheckpoint(self.origin, size, tree_of(connection, size).root())
 
     async def _work(self) -> None:
         while True:

@@ -14,6 +14,7 @@ from service.platform import metrics
 from service.platform.clock import Clock, SystemClock
 from service.platform.database import Database
 from service.platform.dependencies import LiveStatus
+from service.platform.faults import fault_point
 from service.platform.logging import error_facts
 from service.platform.problem import ModelUnavailable
 from service.recommendations.micro_batching import MicroBatcher
@@ -113,6 +114,7 @@ class LiveRanker:
                 self._problem = ModelUnavailable.code if self._loaded is None else None
                 return
             loaded = await asyncio.to_thread(self._load, version)
+            fault_point("api.during_load")
         except Exception as error:  # whatever is wrong with a version, the one before goes on answering
             first = version != self._refused
             self._refuse(version, error)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from tests.conftest import POSTGRES_FOLDERS
+from tests.postgres import POSTGRES_FOLDERS
 
 
 class Backup:

@@ -20,7 +20,7 @@ START_S = 60.0
 # Loading torch takes seconds: one server process does it once, and each worker is forked from there, then runs what
 # `python -m service.worker` runs.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["service.worker.process"])
+_context.set_forkserver_preload(["service.cli.serve", "service.app", "service.worker.process"])
 
 
 class WorkerProcesses:

@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -168,6 +169,32 @@ def test_many_that_sign_at_once_sign_one_head(database: Database):
         return {note for _, note in await asyncio.gather(*(publisher(database).latest() for _ in range(5)))}
 
     assert len(asyncio.run(race())) == 1
+
+
+@pytest.mark.P7
+@pytest.mark.parametrize("nth", range(1, 5))
+def test_a_log_that_grows_and_is_signed_meanwhile_is_not_called_damaged(database: Database, nth: int):
+    """Another replica writes and signs between two reads of this one, wherever that is."""
+    grow(database, 9)
+    slow = publisher(database)
+    units = {name: getattr(database, name) for name in ("run_read", "run_write")}
+    left = [nth]
+
+    async def signed_meanwhile(name: str, work: Callable[[Connection], object]) -> object:
+        done = await units[name](work)
+        left[0] -= 1
+        if left[0] == 0:
+            await asyncio.to_thread(grow, database, 1)
+            await publisher(database).latest()
+        return done
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in units:
+            patched.setattr(database, name, partial(signed_meanwhile, name))
+        checkpoint, _ = asyncio.run(slow.latest())
+
+    assert checkpoint.size in (9, 10)
+    assert checkpoint.root == head(database)[0].root or checkpoint.size == 9
 
 
 @pytest.mark.P7

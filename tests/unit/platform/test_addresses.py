@@ -15,7 +15,7 @@ from service.platform.problem import DatabaseUnusable, Problem, StorageUnavailab
 from service.platform.redis import ErasureStream, RedisUnavailable, RedisUnsuitable
 from service.platform.redis_url import check_redis_url
 from service.settings import load_settings
-from tests.conftest import PostgresServer
+from tests.postgres import PostgresServer
 
 ODD = ("a?b", "a%41", "aA", "a b", "a#b", "a:b", "a@b", "ünï", "a%", "a&mode=memory", "%3Amemory%3A", "a;b")
 

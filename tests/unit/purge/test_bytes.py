@@ -11,8 +11,8 @@ from service.platform import scrubbing_postgresql, tables
 from service.platform.database import Database
 from service.platform.redis import ErasureStream
 from service.settings import Settings
-from tests.conftest import PostgresServer
 from tests.factories.purges import PurgingHome, places_of, reader
+from tests.postgres import PostgresServer
 
 pytestmark = pytest.mark.P8
 
