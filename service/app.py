@@ -13,6 +13,7 @@ from model_store import ModelStore
 from service.audit import endpoints as audit
 from service.audit.checkpoints import CheckpointPublisher
 from service.audit.keys import load_signing_key
+from service.audit.timestamps import Timestamps
 from service.audit.witnesses import Witness, Witnesses
 from service.compaction import endpoints as compaction
 from service.consents import endpoints as consents
@@ -150,7 +151,8 @@ def _publisher(services: Services) -> CheckpointPublisher:
         raise SettingsError(msg) from None
     key = load_signing_key(settings)
     interval_s = settings.checkpoint_seconds
-    return CheckpointPublisher(services.database, key, services.clock, witnesses, interval_s=interval_s)
+    timestamps = Timestamps.configured(settings, services.clock)
+    return CheckpointPublisher(services.database, key, services.clock, witnesses, timestamps, interval_s=interval_s)
 
 
 async def _stream(settings: Settings, stack: AsyncExitStack) -> ErasureStream:

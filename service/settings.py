@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     """Signs the audit log; without one, one derived from EXPUNGE_SECRET_KEY, or `<home>/log.key`, made once."""
     witnesses: Annotated[tuple[str, ...], NoDecode] = ()
     """Who cosigns the log's heads: `URL VKEY`, several separated by commas."""
+    timestamp_url: str | None = None
+    """Authority that stamps the log's heads with the time (RFC 3161); none by default. Needs the extra `timestamps`."""
+    timestamp_roots: Path | None = None
+    """PEM file of the certificates that the authority's must lead to."""
+    timestamp_seconds: Seconds = 3600.0
+    """Least time between two heads that are stamped."""
     checkpoint_seconds: Seconds = 10.0
     """Interval at which a log that grew is signed without being asked."""
 
@@ -164,7 +170,7 @@ class Settings(BaseSettings):
     fault_file: Path | None = None
     """File whose appearance ends an injected pause."""
 
-    @field_validator("home", "data_dir", "valkey_binary", "fault_file")
+    @field_validator("home", "data_dir", "valkey_binary", "fault_file", "timestamp_roots")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
@@ -190,6 +196,14 @@ class Settings(BaseSettings):
 
             read_database_url(text)
         return text
+
+    @field_validator("timestamp_url")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("https://", "http://")):
+            msg = "must begin with https:// or http://"
+            raise ValueError(msg)
+        return url
 
     @field_validator("redis_url")
     @classmethod

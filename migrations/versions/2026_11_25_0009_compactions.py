@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("body", sa.Text, nullable=False),
     )
     op.add_column("suppressions", sa.Column("until", INSTANT))
+    op.add_column("audit_checkpoints", sa.Column("timestamp", sa.LargeBinary))
     op.create_index("ix_suppressions_until", "suppressions", ["until"])
     if _on_postgresql():
         op.add_column("erasures", sa.Column("compaction_id", sa.String(36)))
@@ -87,6 +88,7 @@ def downgrade() -> None:
     op.drop_column("erasures", "compaction_id")
     op.drop_index("ix_suppressions_until", "suppressions")
     op.drop_column("suppressions", "until")
+    op.drop_column("audit_checkpoints", "timestamp")
     op.drop_table("erasure_evidence")
     op.drop_index("ix_compactions_status", "compactions")
     op.drop_table("compactions")

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 from service.audit import keys, repository
 from service.audit.repository import KeyRow
+from service.audit.timestamps import Timestamps
 from service.audit.tlog.checkpoint import LogCheckpoint
 from service.audit.tlog.note import SignedNote, SigningKey
 from service.audit.tree import LogDamaged, store_nodes, tree_of
@@ -30,6 +31,7 @@ class CheckpointPublisher:
         key: signs; its name is the log's name.
         clock: gives the instants on record.
         witnesses: who cosigns; none by default.
+        timestamps: who stamps heads with the time; nobody by default.
         interval_s: how often a log that grew is signed without being asked.
     """
 
@@ -39,11 +41,12 @@ class CheckpointPublisher:
         key: SigningKey,
         clock: Clock,
         witnesses: Witnesses | None = None,
+        timestamps: Timestamps | None = None,
         *,
         interval_s: float = 10.0,
     ) -> None:
         self._database, self._key, self._clock = database, key, clock
-        self._witnesses, self._interval_s = witnesses, interval_s
+        self._witnesses, self._timestamps, self._interval_s = witnesses, timestamps, interval_s
         self._task: asyncio.Task[None] | None = None
         self._on_record = False
 
@@ -145,6 +148,8 @@ class CheckpointPublisher:
                 metrics.audit_log_size.set(checkpoint.size)
                 if self._witnesses is not None:
                     await self._witnesses.cosign(self._database, checkpoint, note)
+                if self._timestamps is not None:
+                    await self._timestamps.stamp(self._database, checkpoint)
             except Problem as problem:
                 log.error("checkpoint.failed", code=problem.code)
                 metrics.audit_checkpoint_failures_total.inc()

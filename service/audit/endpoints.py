@@ -7,10 +7,10 @@ from urllib.parse import urlencode
 import orjson
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from service.audit import keys, proofs, service
+from service.audit import keys, proofs, repository, service
 from service.audit.checkpoints import CheckpointPublisher
 from service.audit.repository import AuditRow
-from service.audit.schemas import AuditPage, ConsistencyProof, InclusionProof, LogKeys
+from service.audit.schemas import AuditPage, ConsistencyProof, InclusionProof, LogKeys, StampedCheckpoint
 from service.audit.tree import LogDamaged
 from service.platform.clock import rfc3339
 from service.platform.cursor import Cursor
@@ -78,6 +78,20 @@ async def get_checkpoint(publisher: Publisher, _auditor: Auditor) -> Response:
     """Name, size and root of the log as it is now: a checkpoint as C2SP tlog-checkpoint has it, with cosignatures."""
     _, note = await publisher.latest()
     return Response(note, media_type=NOTE, headers={"Cache-Control": "no-cache"})
+
+
+@router.get(
+    "/timestamp",
+    response_model=StampedCheckpoint,
+    responses=problems(Unauthenticated, ScopeMissing, InvalidRequest, NotFound),
+    summary="The latest head that has a time stamp",
+)
+async def get_timestamp(services: ServicesDep, _auditor: Auditor) -> Response:
+    """A head of the log and a time stamp of its text (RFC 3161), which `openssl ts -verify` checks."""
+    found = await services.database.run_read(repository.latest_timestamp)
+    if found is None:
+        raise NotFound
+    return _json({"size": found.size, "checkpoint": found.note, "timestamp": _base64(found.timestamp)})
 
 
 @router.get(

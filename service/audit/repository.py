@@ -149,6 +149,29 @@ def set_note(connection: Connection, size: int, note: str) -> None:
 
 
 @dataclass(frozen=True)
+class StampedHead:
+    """A head with its time stamp: the signed note, and the authority's answer (RFC 3161, a TimeStampResp in DER)."""
+
+    size: int
+    note: str
+    timestamp: bytes
+
+
+def latest_timestamp(connection: Connection) -> StampedHead | None:
+    """The largest head that was stamped."""
+    columns = (*_CHECKPOINT, audit_checkpoints.c.timestamp)
+    wanted = select(*columns).where(audit_checkpoints.c.timestamp.is_not(None))
+    row = connection.execute(wanted.order_by(audit_checkpoints.c.size.desc()).limit(1)).first()
+    return None if row is None else StampedHead(row[0], row[1], bytes(row[2]))
+
+
+def set_timestamp(connection: Connection, size: int, timestamp: bytes) -> None:
+    """Keep the time stamp of a head; one that it has already stays."""
+    mine = update(audit_checkpoints).where(audit_checkpoints.c.size == size, audit_checkpoints.c.timestamp.is_(None))
+    connection.execute(mine.values(timestamp=timestamp))
+
+
+@dataclass(frozen=True)
 class KeyRow:
     """A public key of the log in its text form, and when it signed; `until` is None for the one that signs now."""
 

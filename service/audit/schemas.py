@@ -44,6 +44,14 @@ class ConsistencyProof(BaseModel):
     checkpoint: str = Field(description="The signed head of the newer size.")
 
 
+class StampedCheckpoint(BaseModel):
+    """A head of the log, and who saw it when."""
+
+    size: int
+    checkpoint: str = Field(description="The signed head (C2SP tlog-checkpoint).")
+    timestamp: str = Field(description="TimeStampResp (RFC 3161, DER, base64) over the head's first three lines.")
+
+
 class Jwk(BaseModel):
     """An Ed25519 public key (RFC 8037)."""
 

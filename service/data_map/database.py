@@ -186,6 +186,9 @@ _LOG = (
     *_columns("audit_nodes", "hash", DataKind.COMMITMENT, GoesAt.NEVER, "A hash over 256 entries or nodes."),
     *_nothing("audit_nodes", "level position"),
     *_columns("audit_checkpoints", "note", DataKind.COMMITMENT, GoesAt.NEVER, "The hash of the whole log, signed."),
+    *_columns(
+        "audit_checkpoints", "timestamp", DataKind.COMMITMENT, GoesAt.NEVER, "That hash, and when, signed by others."
+    ),
     *_nothing("audit_checkpoints", "size signed_at"),
     *_nothing("audit_keys", "vkey since until"),
     *_nothing("audit_head", "id size"),

@@ -175,10 +175,10 @@ OUTSIDE = (
     ),
     *places(
         DataStore.OUTSIDE,
-        ["witnesses of the log"],
+        ["witnesses of the log", "authority that stamps heads with the time"],
         DataKind.COMMITMENT,
         GoesAt.NEVER,
-        "Sizes and root hashes of the log.",
+        "Sizes and root hashes of the log; the authority has a hash of these.",
     ),
     *places(
         DataStore.OUTSIDE,

@@ -78,6 +78,11 @@ audit_log_size = Gauge("expunge_audit_log_size", "Entries of the audit log that 
 audit_checkpoint_failures_total = Counter(
     "expunge_audit_checkpoint_failures_total", "Heads of the audit log that could not be signed."
 )
+audit_timestamps_total = Counter(
+    "expunge_audit_timestamps_total",
+    "Answers of the authority that was asked to stamp a head with the time, by outcome.",
+    ("outcome",),
+)
 audit_cosignatures_total = Counter(
     "expunge_audit_cosignatures_total",
     "Answers of witnesses that were asked to cosign a head, by outcome.",

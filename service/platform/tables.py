@@ -241,6 +241,7 @@ audit_checkpoints = Table(
     Column("size", BigInteger, primary_key=True, autoincrement=False),
     Column("note", Text, nullable=False),  # signed note: what was signed cannot be signed otherwise
     Column("signed_at", Instant, nullable=False),
+    Column("timestamp", LargeBinary),  # TimeStampResp (RFC 3161, DER) over the note's text; null: none was asked for
 )
 
 audit_keys = Table(

@@ -10,6 +10,7 @@ import rfc8785
 from tlog_scales import signing, tlog
 from tlog_scales.reader import TilesReader
 
+from service.audit import repository
 from service.audit.schemas import AuditPage, ConsistencyProof, InclusionProof
 from service.platform.auth import Scope
 from tests.api.conftest import Api
@@ -188,3 +189,16 @@ def test_what_the_log_has_not_is_told(api: Api, path: str, status: int) -> None:
 
     assert response.status_code == status
     assert status == 200 or response.headers["content-type"] == "application/problem+json"
+
+
+def test_the_latest_stamped_head_is_told(api: Api) -> None:
+    """None where no authority was asked; else the head and the stamp beside it."""
+    none = api.client.get("/v1/audit/timestamp")
+    api.client.delete("/v1/users/u1").raise_for_status()
+    note = api.client.get("/v1/audit/checkpoint").text
+    size = int(note.split("\n")[1])
+    api.database.transact(lambda write: repository.set_timestamp(write, size, b"stamp"))
+    told = api.client.get("/v1/audit/timestamp").json()
+
+    assert (none.status_code, none.json()["code"]) == (404, "not_found")
+    assert told == {"size": size, "checkpoint": note, "timestamp": base64.b64encode(b"stamp").decode()}
