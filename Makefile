@@ -60,7 +60,7 @@ $(BREAKING_STAMP): $(STAMP)
 	@$(PIP) install -qq -c constraints.txt $(PIP_ARGS) -e '.[dev,breaking]'
 	@touch $(BREAKING_STAMP)
 
-.PHONY: install demo serve check pytest test benchmark results results-render faults fuzz compose-test stand-ins reference constraints clean help
+.PHONY: install demo serve check pytest test benchmark results results-render faults fuzz mutants compose-test stand-ins reference constraints clean help
 
 install: $(STAMP) ## make the environment (the targets below do so themselves)
 
@@ -102,6 +102,9 @@ fuzz: $(BREAKING_STAMP) ## fuzz the parsers of what strangers bring; ARGS="recei
 
 faults: $(STAMP) ## break everything, then write docs/results/faults.md (hours); ARGS="--only B3"
 	$(BIN)/python -m tests.faults.harness $(ARGS)
+
+mutants: $(STAMP) ## change the core modules in small ways; a test must notice (hours; goes on where it was)
+	$(BIN)/python -m tests.mutation $(ARGS)
 
 compose-test: ## the compose file in real containers (needs podman and the images; see docs/deployment.md)
 	@$(FIND_PYTHON); "$$python" docker/compose_test.py $(ARGS)

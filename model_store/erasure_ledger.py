@@ -215,7 +215,8 @@ class ErasureLedger:
             page = json.loads(line)
             if not isinstance(page, dict) or any(name not in page for name in _CLAIMED):
                 raise ValueError
-            sound = hmac.compare_digest(str(page["seal"]), self._seal(page)) and _canonical(page) == line
+            seal = str(page["seal"]).encode(errors="replace")  # of texts, only those in ASCII can be compared
+            sound = hmac.compare_digest(seal, self._seal(page).encode()) and _canonical(page) == line
         except (ValueError, RecursionError) as cause:
             raise Damaged(what, "is not one") from cause
         if not sound:

@@ -96,7 +96,7 @@ class StoreMarkers:
             facts = {name: page[name] for name in known}
             mark = Watermark(**facts)
             sound = hmac.compare_digest(str(page["checksum"]), self._checksum(facts))
-        except (ValueError, KeyError, TypeError) as cause:
+        except (ValueError, KeyError, TypeError, RecursionError) as cause:
             raise Damaged(WATERMARK, "is not one") from cause
         if not sound:
             raise Damaged(WATERMARK, "fails its checksum, or is signed with another key")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from model_store import Damaged, ErasureLedger, SignatureMismatch
+from model_store import Damaged, ErasureLedger, SignatureMismatch, StoreMarkers
 from model_store.manifest import Manifest
+from model_store.markers import WATERMARK
 from model_store.tensors import encode, views
 from service.audit.tlog.checkpoint import LogCheckpoint
 from service.audit.tlog.errors import Unverified
@@ -200,6 +201,15 @@ def ledgers(data: bytes) -> None:
             assert last == (records[-1] if records else None)
 
 
+def markers(data: bytes) -> None:
+    """The watermark of a store."""
+    folder = SCRATCH / "marked"
+    folder.mkdir(exist_ok=True)
+    (folder / WATERMARK).write_bytes(data)
+    with suppress(Damaged):
+        StoreMarkers(folder, SECRET).watermark()
+
+
 def resealed(data: bytes) -> bytes:
     """The same lines, each chained and sealed as whoever has the key would."""
     ledger, previous, lines = ErasureLedger(SCRATCH, SECRET), "", []
@@ -266,6 +276,7 @@ HARNESSES: dict[str, Callable[[bytes], None]] = {
     "manifests": manifests,
     "tensors": tensors,
     "ledgers": ledgers,
+    "markers": markers,
     "cursors": cursors,
     "bodies": bodies,
     "csv_files": data_files("train.csv"),

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model_store import ErasureLedger, Manifest, ManifestFacts, ModelStore
+from model_store import ErasureLedger, Manifest, ManifestFacts, ModelStore, StoreMarkers, Watermark
+from model_store.markers import WATERMARK
 from model_store.tensors import encode
 from service.audit.tlog.checkpoint import LogCheckpoint
 from service.audit.tlog.merkle import leaf_hash
@@ -110,6 +111,16 @@ def ledger() -> bytes:
         shutil.rmtree(folder)
 
 
+def watermark() -> bytes:
+    """The mark of a store."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        StoreMarkers(folder, SECRET).raise_watermark(Watermark(5, 2, 1, "aa"))
+        return (folder / WATERMARK).read_bytes()
+    finally:
+        shutil.rmtree(folder)
+
+
 def evidence() -> bytes:
     """Of a user that base 7 was not trained on."""
     edges = np.array([[0, 0, 1, 2], [0, 1, 1, 0]], dtype=np.int32)
@@ -145,6 +156,7 @@ def seeds() -> Iterator[tuple[str, list[bytes]]]:
     yield "manifests", [manifest(), b"{}"]
     yield "tensors", [data, data[:40], data[:8] + b"{}"]
     yield "ledgers", [ledger(), ledger()[:-20], b"{}\n"]
+    yield "markers", [watermark(), b"{}", b"[" * 50_000]
     yield "cursors", [write_cursor(IDENTITY, "erasures", 77).encode(), base64.urlsafe_b64encode(bytes(24)), b""]
     yield "bodies", [json.dumps({"users": ["1", 2.5, None, True]}).encode(), b'W/"a", "b"', b"\xef\xbb\xbf[1e400]"]
     yield "csv_files", [b"user_id,item_id,rating,timestamp\n1,2,5,1\n1,3,4,2\n", b'userId;movieId\n"a;b";c\n']

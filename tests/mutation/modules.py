@@ -32,7 +32,14 @@ MODULES = {
             "service/worker/lease.py": ALL,
             "service/worker/repository/leases.py": ALL,
         },
-        ("tests/unit/models", "tests/unit/worker/test_lease.py", "tests/api/test_models.py"),
+        (
+            *("tests/unit/models", "tests/unit/worker/test_lease.py", "tests/api/test_models.py"),
+            *(
+                "tests/unit/worker/test_retention.py",
+                "tests/unit/purge/test_purge.py",
+                "tests/unit/recommendations/test_live.py",
+            ),
+        ),
     ),
     "outbox": CoreModule(
         {"service/erasures/outbox.py": ALL, "service/erasures/relay.py": ALL},

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from service.erasures import outbox
 from service.erasures import relay as module
 from service.erasures.relay import OutboxRelay
 from service.platform import faults, tables
@@ -265,3 +266,50 @@ def test_the_outbox_is_as_small_as_what_is_open(database: Database, stream: Eras
     query = select(tables.outbox.c.erasure_id).order_by(tables.outbox.c.seq)
     left: Any = database.query(lambda connection: connection.scalars(query).all())
     assert list(left) == ids[2:]
+
+
+class Counted:
+    """A stream that notes how many erasures each call published."""
+
+    def __init__(self, stream: ErasureStream) -> None:
+        self.stream, self.sizes = stream, list[int]()
+
+    def publish(self, erasure_ids: Sequence[str]) -> None:
+        """Note, and publish."""
+        self.sizes.append(len(erasure_ids))
+        self.stream.publish(erasure_ids)
+
+
+@pytest.mark.P10
+def test_a_backlog_is_published_in_batches_without_being_woken(
+    sqlite: Database, stream: ErasureStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of bounded size, one after the other, by the caller and by the task alike."""
+    monkeypatch.setattr(module, "BATCH_MAX", 3)
+    domains, counted = Domains(sqlite), Counted(stream)
+    accept(domains, 7)
+    assert OutboxRelay(sqlite, counted).publish_pending() == 7  # type: ignore[arg-type]
+    accept(domains, 6)
+
+    async def story() -> None:
+        relay = OutboxRelay(sqlite, counted, interval_s=3600)  # type: ignore[arg-type]
+        await relay.start()
+        await until(lambda: unpublished(sqlite) == 0)
+        await relay.stop()
+
+    asyncio.run(story())
+
+    assert counted.sizes == [3, 3, 1, 3, 3]
+
+
+@pytest.mark.P10
+def test_what_is_done_goes_a_bounded_number_at_a_time(sqlite: Database) -> None:
+    """Rows of erasures that wait are not among them."""
+    ids = accept(Domains(sqlite), 4)
+    for id in ids[:3]:
+        set_status(sqlite, id, "forgotten")
+
+    pruned = [sqlite.transact(lambda connection: outbox.prune(connection, 2)) for _ in range(3)]
+
+    assert pruned == [2, 1, 0]
+    assert unpublished(sqlite) == 1

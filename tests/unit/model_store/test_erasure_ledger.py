@@ -177,3 +177,14 @@ def test_a_folder_that_cannot_be_written_is_told(ledger: ErasureLedger):
     ledger.folder.write_text("")
     with pytest.raises(Unwritable), ledger.writing():
         pass
+
+
+@pytest.mark.parametrize("seal", ["é", 7, None, ["é"], "\ud800"])
+def test_a_seal_that_is_no_text_of_digits_is_damage(ledger: ErasureLedger, seal: object):
+    """Whatever stands there, it is told as damage and nothing else is raised."""
+    (segment, *_) = fill(ledger, 1)
+    page = json.loads(segment.read_text())
+    segment.write_text(json.dumps({**page, "seal": seal}, sort_keys=True, separators=(",", ":")) + "\n")
+
+    with pytest.raises(Damaged, match="seal"):
+        list(reader(ledger).records())

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import insert, select, text, update
 
 from model_store import Damaged, ModelStore, StoreMarkers, Watermark
+from model_store.markers import WATERMARK
 from service.platform import metrics
 from service.platform.database import Database
 from service.platform.integrity import Integrity, compare, raise_watermark, unknown_versions
@@ -103,6 +104,17 @@ def test_what_a_crashed_batch_left_is_no_sign(database: Database, store: ModelSt
 
     assert "version 3, a number that the database never gave out" in str(compare(database, store))
     assert unknown_versions(database, store) == [3]
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"checksum": "\xc3\xa9"}', b"7", b"[]", b"\xff"])
+def test_a_watermark_that_is_none_is_damage(home: Path, content: bytes):
+    """Whatever stands in its file."""
+    markers = StoreMarkers(home / "store", b"k" * 32)
+    markers.raise_watermark(Watermark(5, 2, 1, "aa"))
+    (home / "store" / WATERMARK).write_bytes(content)
+
+    with pytest.raises(Damaged):
+        markers.watermark()
 
 
 def test_the_watermark_only_rises(home: Path):
