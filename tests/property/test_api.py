@@ -440,9 +440,9 @@ def test_no_sequence_of_calls_breaks_a_promise(template: Path) -> None:
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_no_long_sequence_does_either(kind: str, template: Path, request: pytest.FixtureRequest) -> None:
-    """For long, from a seed that is printed; EXPUNGE_SEED replays it."""
-    chosen = int(os.environ.get("EXPUNGE_SEED") or random.randrange(1 << 32))
-    print(f"EXPUNGE_SEED={chosen}")
+    """For long, from a seed that is printed; TEST_SEED replays it."""
+    chosen = int(os.environ.get("TEST_SEED") or random.randrange(1 << 32))
+    print(f"TEST_SEED={chosen}")
     with ExitStack() as stack:
         if kind == "sqlite":
             place = on_sqlite(template)

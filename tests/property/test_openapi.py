@@ -168,8 +168,8 @@ def test_a_key_may_call_what_is_said_of_its_scopes(service: Described) -> None:
 def test_every_answer_is_as_it_is_described_for_long(
     kind: str, template: Path, home: Path, redis_url: str, request: pytest.FixtureRequest
 ) -> None:
-    """The same with all that is random, from a seed that is printed; EXPUNGE_SEED replays it."""
-    seed = int(os.environ.get("EXPUNGE_SEED") or random.randrange(1 << 32))
-    print(f"EXPUNGE_SEED={seed}")
+    """The same with all that is random, from a seed that is printed; TEST_SEED replays it."""
+    seed = int(os.environ.get("TEST_SEED") or random.randrange(1 << 32))
+    print(f"TEST_SEED={seed}")
     with described(template, home, redis_url) as service:
         assert wrong(service.answers(Scope.ADMIN, *PHASES, examples=300, seed=seed)) == {}
