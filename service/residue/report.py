@@ -171,13 +171,17 @@ class ResidueReport:
         }
 
 
+_OF_ALL = ("searched_at", "seconds", "bytes", "needles", "notes", "out_of_scope")
+
+
 def about_one(document: Mapping[str, Any], erasure_id: str) -> dict[str, Any]:
     """Of a report that `as_dict` gave, what concerns one erasure; no other one is named in it.
 
     Where a place or an erasure may have been left out for length, it counts as concerned.
     """
     stores = [_store_about(store, erasure_id) for store in document["stores"]]
-    return {**document, "stores": stores, "present": any(each["verdict"] == Verdict.PRESENT for each in stores)}
+    kept = {name: document[name] for name in _OF_ALL}  # what else a journal noted beside it is nobody's
+    return {**kept, "stores": stores, "present": any(each["verdict"] == Verdict.PRESENT for each in stores)}
 
 
 def _store_about(store: Mapping[str, Any], erasure_id: str) -> dict[str, Any]:

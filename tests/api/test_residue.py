@@ -42,12 +42,13 @@ def test_the_search_of_its_compaction_is_told_of_it_alone(api: Api) -> None:
         place["erasures"] = [other]
     compaction = {"id": "c-1", "trigger": "operator", "status": "running", "step": "scanning", "requested_at": AT}
     with api.database.write() as write:
-        write.execute(insert(tables.compactions).values({**compaction, "facts": {"residue": report}}))
+        write.execute(insert(tables.compactions).values({**compaction, "facts": {"residue": report | {"left_of": 1}}}))
         write.execute(update(tables.erasures).values(compaction_id="c-1"))
 
     told, others = (api.client.get(f"/v1/erasures/{each}/residue").json() for each in (mine, other))
     assert (told["status"], told["report"]["present"]) == ("searched", False)
     assert other not in str(told)
+    assert "left_of" not in told["report"]
     assert others["report"]["present"]
     ErasureResidue.model_validate(others)
 
