@@ -32,15 +32,20 @@ DEATH_S = 30.0
 TRAINED_S = 180.0
 """For a step that trains: its process loads torch first."""
 REST_S = 60.0
-PURGE_POINTS = (
-    "purge.versions_marked",
-    "purge.after_versions",
-    "purge.rows_chunk",
-    "purge.after_rows",
-    "purge.after_stream",
-    "purge.after_files",
-    "purge.after_bytes",
-)
+WITHIN: dict[str, tuple[str, ...]] = {
+    "purging": (
+        "compactor.after_gather",
+        "purge.versions_marked",
+        "purge.after_versions",
+        "purge.rows_chunk",
+        "purge.after_rows",
+        "purge.after_stream",
+        "purge.after_files",
+        "purge.after_bytes",
+    ),
+    "finishing": ("compactor.after_part_erased",),
+}
+"""Points that lie within a step."""
 COMPACTING: dict[str, Any] = {
     "compaction_check_seconds": 0.1,
     "compaction_min_quality": 1e-9,
@@ -64,10 +69,11 @@ def worker_points() -> tuple[str, ...]:
 
 def compactor_points() -> tuple[str, ...]:
     """The points that a compaction passes, in the order in which it does."""
-    steps = [f"compactor.after_{step}" for step in STEPS]
-    order = ["compactor.after_mark", *steps]
-    place = order.index("compactor.after_purging")
-    return tuple(order[:place] + list(PURGE_POINTS) + order[place:])
+    order = ["compactor.after_mark"]
+    for step in STEPS:
+        order += WITHIN.get(step, ())
+        order.append(f"compactor.after_{step}")
+    return tuple(order)
 
 
 @dataclass
