@@ -50,7 +50,7 @@ body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding
 h1{font-size:1.6rem;margin:0}h2{font-size:1.1rem;margin:1.6rem 0 .4rem}
 .state{border-left:.35rem solid currentColor;padding:.5rem .8rem;margin:1rem 0}
 table{border-collapse:collapse;width:100%}td,th{padding:.25rem .5rem;text-align:left;vertical-align:top}
-tr+tr td,tr+tr th{border-top:1px solid #8886}th{font-weight:600;width:45%}
+tr+tr td,tr+tr th{border-top:1px solid #8886}th{font-weight:600}th:not([scope]){width:45%}
 code{font-size:.85em;overflow-wrap:anywhere}small{opacity:.8}
 @media print{body{margin:0;max-width:none;font-size:11pt}h2{break-after:avoid}tr{break-inside:avoid}}
 """
