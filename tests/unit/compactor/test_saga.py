@@ -1,9 +1,21 @@
 """A compaction from its request to its end, with real trainings of sixty users."""
 
+import asyncio
+
+from service.audit.checkpoints import CheckpointPublisher
+from service.audit.tlog.note import SigningKey
 from service.compaction.steps import STEPS
+from service.evidence import repository
+from service.evidence.training_key import TrainingKey
+from service.receipts import service as receipts
+from service.receipts.document import Receipt
+from service.receipts.page import render
+from service.receipts.verification import Opening, verify
 from tests.factories.compactions import TrainerHere, asked, compacting, compactor_of, state
-from tests.factories.workers import Home, worker_of, working
+from tests.factories.workers import Home, item, user, worker_of, working
 from tests.unit.worker.waiting import eventually
+
+KEY = SigningKey("test.example/log", b"k" * 32)
 
 
 def test_a_new_base_is_trained_on_what_remains_and_live_comes_from_it(place: Home) -> None:
@@ -11,6 +23,7 @@ def test_a_new_base_is_trained_on_what_remains_and_live_comes_from_it(place: Hom
     trainer = TrainerHere(place)
     with working(worker_of(place)), compacting(compactor_of(place, trainer)):
         erasure = place.accept(*gone)
+        salt = place.erasure(erasure).salt
         eventually(lambda: place.status(erasure) == "forgotten")
         compaction = asked(place)
         eventually(lambda: state(place, compaction).status not in ("waiting", "running"), 60)
@@ -42,3 +55,23 @@ def test_a_new_base_is_trained_on_what_remains_and_live_comes_from_it(place: Hom
     assert list((place.settings.home / "purge").glob("*")) == []
     assert list((place.settings.home / "checkpoints").glob("*")) == []
     assert {"compaction.started", "compaction.done"} <= set(place.events())
+    assert_receipt_verifies(place, erasure, salt, gone, done.base_after or 0)
+
+
+def assert_receipt_verifies(place: Home, erasure: str, salt: str, gone: list[tuple[int, int]], base: int) -> None:
+    """Final and exact, also by name, with the key that an auditor is given; the page shows it."""
+    services = place.services
+    publisher = CheckpointPublisher(place.database, KEY, services.clock)
+    receipt = Receipt.parse(asyncio.run(receipts.issue(services, publisher, erasure)).json())
+    named = [{"user_id": user(u), "item_id": item(i)} for u, i in gone]
+    dataset_hash = place.database.query(lambda connection: repository.dataset_hash(connection, base))
+    training_key = TrainingKey.derived(services.identity, base, dataset_hash or "")
+
+    found = verify(receipt, [KEY.verifier], opening=Opening(salt, named), training_key=training_key)
+
+    assert (found.statement["status"], found.statement["final"]) == ("erased", True)
+    assert found.absence is not None
+    assert (found.absence.targets, found.absence.shown, found.absence.named) == (3, 3, 3)
+    assert found.evidence is not None
+    assert found.evidence["base_after"] == base
+    assert "Of 3 targets named, 3 are proven not to be in it." in render(receipt)
