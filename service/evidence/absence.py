@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from service.audit.tlog.encoding import strict_base64
 from service.audit.tlog.errors import Unverified
 from service.audit.tlog.merkle import HASH_BYTES, leaf_hash, verify_inclusion
 from service.evidence.training_key import VALUE_BYTES
@@ -124,8 +124,8 @@ def _text(value: bytes) -> str:
 
 def _bytes(value: Any, length: int | None) -> bytes:
     try:
-        found = base64.b64decode(value, validate=True)
-    except (binascii.Error, TypeError, ValueError):
+        found = strict_base64(value)
+    except (TypeError, ValueError):
         raise wrong("a value in it is not base64") from None
     if length is not None and len(found) != length:
         raise wrong(f"a value in it has not {length} bytes")

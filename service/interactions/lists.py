@@ -35,9 +35,10 @@ def read_lists(path: Path, reading: Reading) -> Pairs:
         DataProblem: it cannot be used, or looks like a table without a header and nobody said what it is.
     """
     data = plain(path, reading.bytes_of(path)).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if not data.strip():
+    text = decode(path, data)
+    if not text.strip():
         raise refusals.empty(path)
-    lines = decode(path, data).split("\n")
+    lines = text.split("\n")
     for blank in _OTHER_BLANKS:
         if blank in data:
             number = data[: data.index(blank)].count(b"\n") + 1

@@ -39,7 +39,10 @@ def read_cursor(identity: Identity, listing: str, cursor: str) -> int:
     payload, signature = data[:_POSITION_BYTES], data[_POSITION_BYTES:]
     if not hmac.compare_digest(signature, _signature(identity, listing, payload)):
         raise _refusal()
-    return int.from_bytes(payload, signed=True)
+    position = int.from_bytes(payload, signed=True)
+    if write_cursor(identity, listing, position) != cursor:  # the same with other letters: nobody gave that out
+        raise _refusal()
+    return position
 
 
 def _refusal() -> InvalidCursor:

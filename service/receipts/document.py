@@ -7,12 +7,12 @@ docs/receipt-format.md is the specification.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from service.audit.tlog.encoding import strict_base64
 from service.audit.tlog.errors import Unverified
 
 FORMAT = "expunge-receipt/v1"
@@ -94,8 +94,8 @@ def _entry(value: Any) -> ReceiptEntry:
     if type(index) is not int or not isinstance(hashes, list) or len(hashes) > 63:
         raise malformed("an entry's index is a number, and its hashes are a list of at most 63")
     try:
-        proof = tuple(base64.b64decode(each, validate=True) for each in hashes)
-    except (binascii.Error, TypeError, ValueError):
+        proof = tuple(strict_base64(each) for each in hashes)
+    except (TypeError, ValueError):
         raise malformed("a hash is not base64") from None
     if any(len(each) != 32 for each in proof):
         raise malformed("a hash has not 32 bytes")

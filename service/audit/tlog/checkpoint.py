@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from service.audit.tlog.encoding import strict_base64
 from service.audit.tlog.errors import Unverified
 from service.audit.tlog.merkle import HASH_BYTES
 from service.audit.tlog.note import SignedNote, VerifierKey
@@ -30,8 +30,8 @@ class LogCheckpoint:
         if len(lines) < 4 or lines[-1] or not all(lines[:-1]) or not _SIZE.fullmatch(lines[1]):
             raise _malformed("its lines are the log's name, its size and its root")
         try:
-            root = base64.b64decode(lines[2], validate=True)
-        except (binascii.Error, ValueError):
+            root = strict_base64(lines[2])
+        except ValueError:
             raise _malformed("the root is not base64") from None
         if len(root) != HASH_BYTES:
             raise _malformed("the root has not 32 bytes")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from enum import IntEnum
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from service.audit.tlog.encoding import strict_base64
 from service.audit.tlog.errors import Unverified
 
 NOTE_BYTES_MAX = 1 << 20
@@ -205,8 +205,8 @@ def _secret_parts(text: str) -> tuple[str, str, bytes]:
     if not text.startswith(_SECRET) or len(parts) != 3:
         raise ValueError(msg)
     try:
-        material = base64.b64decode(parts[2], validate=True)
-    except binascii.Error:
+        material = strict_base64(parts[2])
+    except ValueError:
         raise ValueError(msg) from None
     if len(material) != 1 + _KEY_BYTES or material[0] not in set(KeyKind):
         raise ValueError(msg)
@@ -227,6 +227,6 @@ def _base64(data: bytes) -> str:
 
 def _unbase64(text: str, code: str, detail: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return strict_base64(text)
+    except ValueError:
         raise Unverified(code, detail) from None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from service.audit.tlog.checkpoint import LogCheckpoint
+from service.audit.tlog.encoding import strict_base64
 from service.audit.tlog.errors import Unverified
 from service.audit.tlog.merkle import HASH_BYTES, leaf_hash, verify_inclusion
 from service.audit.tlog.note import VerifierKey
@@ -63,8 +63,8 @@ class LogProof:
 
 def _unbase64(text: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        return strict_base64(text)
+    except ValueError:
         raise _malformed("a line is not base64") from None
 
 

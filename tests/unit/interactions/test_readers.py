@@ -196,6 +196,13 @@ def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
     assert f"{name} holds nothing" in refusal(folder(tmp_path / "d", {name: ""}))
 
 
+@pytest.mark.parametrize("blank", ["\x1c", "\u00a0\n", "\u2003\u2003\n\n"])
+@pytest.mark.parametrize("name", ["train.txt", "train.csv", "ratings.dat"])
+def test_a_file_of_blanks_of_any_kind_is_refused(tmp_path: Path, name: str, blank: str) -> None:
+    """In a sentence that names it, though the first letter is no ASCII space."""
+    assert name in refusal(folder(tmp_path / "d", {name: blank}))
+
+
 def test_a_header_alone_is_refused(tmp_path: Path) -> None:
     """Columns without a line below them."""
     assert "a header and no interactions" in refusal(folder(tmp_path / "d", {"train.csv": "user_id,item_id\n"}))

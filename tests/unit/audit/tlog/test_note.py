@@ -1,5 +1,6 @@
 """Notes, keys, checkpoints and proofs in their text forms; what is wrong with them is refused by name."""
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -46,6 +47,13 @@ def test_the_example_of_the_specification_verifies():
     assert note.text == "This is an example message.\n"
     assert str(note) == NOTE
     assert str(key) == VKEY
+
+
+def otherwise(text: str, end: str) -> str:
+    """A text in which the letter before this end stands for the same bytes, and other bits behind them."""
+    at = text.index(end) - 1
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    return text[:at] + letters[letters.index(text[at]) | 1] + text[at + 1 :]
 
 
 @pytest.mark.P7
@@ -185,6 +193,24 @@ def test_a_proof_that_does_not_hold_is_refused_by_name(old: str, new: str, code:
     with pytest.raises(Unverified) as refused:
         LogProof.parse(text).verify(b"entry", [KEY.verifier])
     assert code_of(refused) == code
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (HEAD.text().replace("=\n", "==\n"), LogCheckpoint.parse),
+        (otherwise(HEAD.text(), "=\n"), LogCheckpoint.parse),
+        (HEAD.text() + "\n\u2014 example.com/log AAAAAAAA=\n", SignedNote.parse),
+        (HEAD.text() + "\n\u2014 example.com/log AAAAAAAAAB==\n", SignedNote.parse),
+        (str(LogProof(0, (bytes(32),), signed_head())).replace("AAA=\n", "AAB=\n"), LogProof.parse),
+        (str(KEY.verifier) + "=", VerifierKey.parse),
+    ],
+)
+def test_bytes_have_one_text(text: str, read: Callable[[str], object]):
+    """Base64 with padding too much, or with bits behind the last byte, would be a second text of the same proof."""
+    with pytest.raises(Unverified) as refused:
+        read(text)
+    assert code_of(refused).startswith("malformed_")
 
 
 @given(st.one_of(st.text(max_size=300), st.text("\u2014 ab+/=\n01", max_size=200)))
