@@ -57,7 +57,7 @@ _LOCATION = {"Location": {"description": "Where the compaction is.", "schema": {
     },
     summary="Start a compaction",
 )
-async def start_compaction(services: ServicesDep, admin: Admin, _body: CompactionRequest | None = None) -> Response:
+async def start_compaction(services: ServicesDep, admin: Admin, body: CompactionRequest | None = None) -> Response:
     """Train a base from scratch on what remains, move to it, purge what was erased, and complete the erasures.
 
     It runs beside serving, in a process of its own (`expunge compactor`). There is never a second one.

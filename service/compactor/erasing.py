@@ -113,8 +113,7 @@ class ErasingSteps:
             self._journal.transact(partial(self._end_erasures, proven, facts.version_after))
             fault_point("compactor.after_part_erased")
         self._journal.end(CompactionStatus.DONE, unit=self._done)
-        if prepared is not None:
-            prepared.destroy()
+        self._evidence.unlink(missing_ok=True)
         if self._dependencies.integrity is not None:
             # What has ended is marked in the store: a database that does not know it was restored.
             self._dependencies.integrity.look()

@@ -12,6 +12,7 @@ from service.compaction.steps import CompactionStep
 from service.compactor.jobs import AttemptRefused
 from service.compactor.journal import CompactionJournal
 from service.models import service as models
+from service.platform.faults import fault_point
 from service.platform.obstacles import obstacle_to, read_forgetting_state
 from service.worker.opening import WorkerDependencies
 from service.worker.repository import lineage
@@ -33,6 +34,7 @@ def point(journal: CompactionJournal) -> None:
             lineage.point_base(connection, row.base_after, now)
 
     journal.transact(unit)
+    fault_point("compactor.after_point")
 
 
 def wait(

@@ -6,6 +6,7 @@ import threading
 import structlog
 
 from service.compactor.compactor import Compactor
+from service.compactor.jobs import Trainer
 from service.compactor.training_process import TrainingProcess
 from service.platform import faults
 from service.platform.logging import configure_logging
@@ -15,12 +16,13 @@ from service.worker.opening import opened, told_by_signals
 log = structlog.get_logger()
 
 
-def run_compactor(settings: Settings, stop: threading.Event | None = None) -> int:
+def run_compactor(settings: Settings, stop: threading.Event | None = None, trainer: Trainer | None = None) -> int:
     """Work until told to stop; returns the exit status.
 
     Args:
         settings: of this process.
         stop: ends the work when set; without one, SIGTERM and SIGINT do.
+        trainer: does the trainings; without one, a child process.
 
     Raises:
         RedisUnsuitable: the server would lose or evict entries.
@@ -35,7 +37,7 @@ def run_compactor(settings: Settings, stop: threading.Event | None = None) -> in
         if dependencies is None:
             return 0
         log.info("compactor.started", pid=os.getpid())
-        Compactor(dependencies, stop, TrainingProcess(settings)).run()
+        Compactor(dependencies, stop, trainer or TrainingProcess(settings)).run()
         log.info("compactor.stopped")
     return 0
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from sqlalchemy import Connection
@@ -39,6 +39,17 @@ from service.worker.repository import lineage
 ATTEMPTS = 2
 """With one more seed; after that a person is asked."""
 PAUSE_FIRST_S, PAUSE_MOST_S = 1.0, 300.0
+
+_AFTER: Final[dict[str, Callable[[], None]]] = {
+    CompactionStep.SNAPSHOT: lambda: fault_point("compactor.after_snapshot"),
+    CompactionStep.TRAINING: lambda: fault_point("compactor.after_training"),
+    CompactionStep.GATING: lambda: fault_point("compactor.after_gating"),
+    CompactionStep.PRETRAINING: lambda: fault_point("compactor.after_pretraining"),
+    CompactionStep.MOVING: lambda: fault_point("compactor.after_moving"),
+    CompactionStep.PURGING: lambda: fault_point("compactor.after_purging"),
+    CompactionStep.SCANNING: lambda: fault_point("compactor.after_scanning"),
+    CompactionStep.FINISHING: lambda: fault_point("compactor.after_finishing"),
+}
 
 log = structlog.get_logger()
 
@@ -118,7 +129,7 @@ class CompactionSaga:
             except HopelessTraining as error:
                 self._end_without_base(journal, CompactionStatus.FAILED, error.code)
                 return
-            fault_point(f"compactor.after_{row.step}")
+            _AFTER[row.step]()
             if following is None:
                 return
             journal.enter(following)

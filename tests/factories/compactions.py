@@ -5,14 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from model_store import ModelStore
 from service.compaction import repository, service
 from service.compaction.repository import Compaction
 from service.compaction.steps import CompactionTrigger
 from service.compactor.compactor import Compactor
 from service.compactor.jobs import AttemptRefused, HopelessTraining, Report, TrainingDied, TrainingJob, TrainingTrouble
+from service.compactor.process import run_compactor
 from service.compactor.training import perform
 from service.platform.clock import SystemClock
+from service.platform.database import Database
 from service.platform.identity import load_identity
+from service.settings import Settings
 from service.worker.opening import WorkerDependencies
 from tests.factories.workers import Home
 
@@ -54,6 +58,16 @@ def compactor_of(place: Home, trainer: TrainerHere | None = None) -> Compactor:
     identity = load_identity(place.settings)
     parts = WorkerDependencies(place.settings, place.database, place.store, None, SystemClock(), None, identity)
     return Compactor(parts, threading.Event(), trainer or TrainerHere(place))
+
+
+def compact_here(settings: Settings) -> int:
+    """What `python -m service.compactor` does, with the trainings in the same process."""
+    database = Database(settings.sql_url)
+    store = ModelStore(settings.store_root, key=load_identity(settings).derive("manifest"))
+    try:
+        return run_compactor(settings, None, TrainerHere(Home(settings, database, store)))
+    finally:
+        database.close()
 
 
 @contextmanager

@@ -35,14 +35,16 @@ class WorkerProcesses:
         self._settings, self._log = settings, log
         self._members: list[BaseProcess] = []
 
-    def start(self, fault: str | None = None, fault_file: Path | None = None) -> BaseProcess:
-        """Start a worker; `fault` is armed in it."""
+    def start(
+        self, fault: str | None = None, fault_file: Path | None = None, *, program: str = "worker"
+    ) -> BaseProcess:
+        """Start a worker, or a compactor; `fault` is armed in it."""
         environment = {"EXPUNGE_METRICS_PORT": "0", **environment_of(self._settings)}
         if fault is not None:
             environment["EXPUNGE_FAULT"] = fault
         if fault_file is not None:
             environment["EXPUNGE_FAULT_FILE"] = str(fault_file)
-        process = _context.Process(target=_work, args=(environment, str(self._log)))
+        process = _context.Process(target=_work, args=(environment, str(self._log), program))
         process.start()
         self._members.append(process)
         return process
@@ -92,7 +94,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return {f"EXPUNGE_{name.upper()}": str(value) for name, value in given.items() if name != "secret_key"}
 
 
-def _work(environment: dict[str, str], log: str) -> None:
+def _work(environment: dict[str, str], log: str, program: str) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -103,8 +105,13 @@ def _work(environment: dict[str, str], log: str) -> None:
     from service.worker.process import run_worker
 
     started = time.monotonic()
-    status = run_worker(load_settings())
-    os.write(2, f"worker ends with {status} after {time.monotonic() - started:.1f} s\n".encode())
+    if program == "compactor":
+        from tests.factories.compactions import compact_here
+
+        status = compact_here(load_settings())
+    else:
+        status = run_worker(load_settings())
+    os.write(2, f"{program} ends with {status} after {time.monotonic() - started:.1f} s\n".encode())
     sys.exit(status)
 
 

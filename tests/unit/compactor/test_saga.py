@@ -1,18 +1,33 @@
 """A compaction from its request to its end, with real trainings of sixty users."""
 
 import asyncio
+import threading
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select, update
 
 from service.audit.checkpoints import CheckpointPublisher
 from service.audit.tlog.note import SigningKey
+from service.compaction import service
 from service.compaction.steps import STEPS
+from service.compactor.jobs import TrainingDied, TrainingJob
 from service.evidence import repository
 from service.evidence.training_key import TrainingKey
+from service.interactions import service as interactions
+from service.interactions.service import snapshot
+from service.models.problems import TrainingOvertaken
+from service.platform import tables
+from service.platform.clock import SystemClock
 from service.receipts import service as receipts
 from service.receipts.document import Receipt
 from service.receipts.page import render
 from service.receipts.verification import Opening, verify
-from tests.factories.compactions import TrainerHere, asked, compacting, compactor_of, state
-from tests.factories.workers import Home, item, user, worker_of, working
+from service.worker.lease import COMPACTOR, Lease
+from service.worker.repository import lineage
+from service.worker.training import learn, publish_base
+from tests.factories.compactions import TrainerHere, asked, change, compacting, compactor_of, state
+from tests.factories.workers import RECIPE, Home, item, user, worker_of, working
 from tests.unit.worker.waiting import eventually
 
 KEY = SigningKey("test.example/log", b"k" * 32)
@@ -75,3 +90,130 @@ def assert_receipt_verifies(place: Home, erasure: str, salt: str, gone: list[tup
     assert found.evidence is not None
     assert found.evidence["base_after"] == base
     assert "Of 3 targets named, 3 are proven not to be in it." in render(receipt)
+
+
+def asked_for(place: Home) -> str:
+    """Ask for a compaction after new feedback: there is something to train for."""
+    asyncio.run(interactions.record(place.services, [(user(0), item(1))]))
+    return asked(place)
+
+
+def bases(place: Home) -> list[int]:
+    """Numbers in the store."""
+    return place.store.numbers("versions")
+
+
+@pytest.mark.P5
+def test_a_worse_base_is_tried_once_more_and_leaves_nothing(place: Home) -> None:
+    """The old one serves on; why is on record; nothing of the attempts is in the store."""
+    strict = replace(place, settings=place.settings.model_copy(update={"compaction_min_quality": 1.0}))
+    trainer = TrainerHere(strict)
+    compactor = compactor_of(strict, trainer)
+    compaction = asked_for(strict)
+    worse = {"ndcg_at_20": 2.0}  # no base ranks like that
+    row = strict.one(select(tables.versions.c.manifest).where(tables.versions.c.version == 1))
+    strict.database.transact(lambda write: lineage.set_manifest(write, 1, {**row.manifest, "metrics": worse}))
+
+    compactor.round()
+
+    refused = state(strict, compaction)
+    assert (refused.status, refused.problem, refused.base_after) == ("refused", "compaction_refused", None)
+    assert trainer.seeds == [("training", 1), ("training", 2)]
+    assert [attempt["reasons"] for attempt in refused.facts["attempts"]] == [["quality"], ["quality"]]
+    assert (bases(strict), strict.alias(), strict.alias("base")) == ([1], 1, 1)
+    assert list((strict.settings.home / "checkpoints").glob("*")) == []
+    assert "compaction.refused" in strict.events()
+
+
+@pytest.mark.parametrize("kind", ["training", "pretraining"])
+def test_a_cancelled_one_leaves_nothing(place: Home, kind: str) -> None:
+    """Cancelled while it trains: the training stops, and its base and files are taken away."""
+
+    def cancel(job: TrainingJob) -> None:
+        if job.kind == kind:
+            asyncio.run(service.cancel(place.services, job.compaction))
+
+    compaction = asked_for(place)
+    compactor_of(place, TrainerHere(place, cancel)).round()
+
+    assert (state(place, compaction).status, state(place, compaction).base_after) == ("cancelled", None)
+    assert (bases(place), place.alias("base")) == ([1], 1)
+    assert place.store.numbers("encoders") == [1, 2]
+    assert list((place.settings.home / "checkpoints").glob("*")) == []
+
+
+def test_a_training_that_dies_again_and_again_is_failed(place: Home) -> None:
+    """Five tries that came no further; then a person is asked."""
+
+    def die(job: TrainingJob) -> None:
+        raise TrainingDied
+
+    trainer = TrainerHere(place, die)
+    compactor = compactor_of(place, trainer)
+    compactor.stop.wait = lambda seconds: False  # type: ignore[method-assign, assignment]
+    compaction = asked_for(place)
+
+    compactor.round()
+
+    assert (state(place, compaction).status, state(place, compaction).problem) == ("failed", "compaction_crashed")
+    assert len(trainer.jobs) == place.settings.max_attempts
+
+
+def test_there_is_never_a_second_one(place: Home) -> None:
+    """Who asks while one waits or runs gets that one; a second compactor stands by; a training by hand is told."""
+    first = asked(place)
+    assert asked(place) == first
+
+    other = Lease(place.database, seconds=30, clock=SystemClock(), name=COMPACTOR)
+    assert other.acquire(threading.Event())
+    trainer = TrainerHere(place)
+    compactor_of(place, trainer).round()
+
+    assert trainer.jobs == []
+    assert (state(place, first).status, state(place, first).problem) == ("waiting", "training_underway")
+    other.release()
+
+
+def test_one_that_lost_its_lease_publishes_nothing(place: Home) -> None:
+    """Paused too long while it trained: the base is refused where it would be put on record, and leaves the store."""
+
+    def usurp(job: TrainingJob) -> None:
+        place.database.transact(
+            lambda write: write.execute(update(tables.leases).where(tables.leases.c.name == COMPACTOR).values(epoch=99))
+        )
+
+    compaction = asked_for(place)
+    compactor_of(place, TrainerHere(place, usurp)).round()
+
+    assert (state(place, compaction).status, state(place, compaction).base_after) == ("running", None)
+    assert bases(place) == [1]
+
+
+@pytest.mark.P4
+def test_a_base_of_older_data_than_a_compaction_s_is_refused(place: Home) -> None:
+    """It would bring back what was purged since."""
+    with place.database.read() as connection:
+        data = snapshot(connection)
+    learnt = learn(place.settings, data, RECIPE, place.settings.home / "checkpoints" / "mine.npz")
+    place.accept(place.learnt[0])
+    compaction = asked(place)
+    change(place, compaction, status="done", snapshot_seq=data.seq + 1)
+
+    with pytest.raises(TrainingOvertaken):
+        publish_base(place.database, place.store, learnt)
+
+    assert bases(place) == [1]
+
+
+def test_where_nothing_learnt_is_erased_nothing_is_trained(place: Home) -> None:
+    """The base in use was trained on exactly what remains: only the end is left to do."""
+    trainer = TrainerHere(place)
+    with working(worker_of(place)):
+        erasure = place.accept((900, 1))
+        eventually(lambda: place.status(erasure) == "forgotten")
+        compaction = asked(place)
+        compactor_of(place, trainer).round()
+
+    done = state(place, compaction)
+    assert (done.status, done.base_before, done.base_after, trainer.jobs) == ("done", 1, 1, [])
+    assert place.status(erasure) == "erased"
