@@ -182,9 +182,6 @@ def _example(api: Api, operation: dict[str, Any]) -> dict[str, Any] | None:
         "ErasureSearch": {"user_id": "u1"},
         "NewConsent": {"users": ["u1"]},
         "CompactionRequest": {},
-<<<<<<< HEAD
         "PresentedSubjects": {"salt": "a1" * 32, "users": ["u1"]},
-=======
->>>>>>> ef7cf0f (compaction: killed at every step, refused, cancelled, fenced: tests; an alias file that lags stops no cleaning)
     }
     return bodies[name]
