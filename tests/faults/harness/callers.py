@@ -275,6 +275,12 @@ class Caller:
         operation.got.pop("body", None)
         self._done(operation)
 
+    def compact(self) -> None:
+        """Ask for a compaction; one that waits or runs already is this one."""
+        operation = self._send("compact", "POST", "/v1/models/compactions")
+        operation.got.pop("body", None)
+        self._done(operation)
+
     # -- talking
 
     def _send(

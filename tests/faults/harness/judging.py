@@ -84,6 +84,9 @@ def judge(history: History, place: Home) -> Verdict:
 def at_rest(place: Home) -> bool:
     """Whether nothing waits any more."""
     waiting = select(tables.erasures.c.id).where(tables.erasures.c.status == "accepted").limit(1)
+    compacting = select(tables.compactions.c.id).where(tables.compactions.c.finished_at.is_(None)).limit(1)
+    if place.rows(compacting):
+        return False
     running = select(tables.batches.c.id).where(tables.batches.c.finished_at.is_(None)).limit(1)
     return not place.rows(waiting) and not place.rows(running) and place.store.alias("live") == place.alias()
 
@@ -122,7 +125,8 @@ def _nothing_twice(verdict: Verdict, erasures: list[_Asked], rows: dict[str, Any
     known: set[str] = set()
     for erasure in erasures:
         known |= erasure.ids
-        if len(erasure.ids) > 1:
+        # What is erased took its key along: who asks again then asks anew.
+        if len(erasure.ids) > 1 and not any(rows[each].status == "erased" for each in erasure.ids if each in rows):
             verdict.duplicated += 1
             verdict.note("P2", f"key {erasure.key} was answered with {len(erasure.ids)} erasures")
     unknown, unanswered = len(rows.keys() - known), sum(not erasure.ids for erasure in erasures)

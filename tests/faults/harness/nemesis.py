@@ -95,9 +95,20 @@ def crash_loop(nemesis: Nemesis) -> None:
         nemesis.last(0.2)
 
 
+def kill_compactor(nemesis: Nemesis) -> None:
+    nemesis.stage.kill(nemesis.role("compactor"))
+
+
+def compactor_dies_at_a_point(nemesis: Nemesis) -> None:
+    """The next compactor dies at a named point of a compaction or a purge."""
+    point = nemesis.random.choice([each for each in kill_points() if each.startswith(("compactor.", "purge."))])
+    nemesis.stage.doom(nemesis.role("compactor"), f"{point}:kill")
+
+
 def die_at_a_point(nemesis: Nemesis) -> None:
     """The next process of a kind dies at a named point."""
-    point = nemesis.random.choice([each for each in kill_points() if not each.startswith("replay.")])
+    others = ("replay.", "compactor.", "purge.")
+    point = nemesis.random.choice([each for each in kill_points() if not each.startswith(others)])
     kind = "api" if point.startswith(("api.", "relay.")) else "worker"
     nemesis.stage.doom(nemesis.role(kind), f"{point}:kill:{nemesis.random.randint(1, 4)}")
 
@@ -352,6 +363,8 @@ TROUBLES: dict[str, Trouble] = {
         kill_api,
         kill_worker,
         kill_everything,
+        kill_compactor,
+        compactor_dies_at_a_point,
         crash_loop,
         die_at_a_point,
         die_while_loading,

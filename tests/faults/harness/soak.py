@@ -3,6 +3,8 @@
 from typing import Any
 
 from tests.faults.harness import cells
+from tests.faults.harness.callers import WEIGHTS
+from tests.faults.harness.kills import COMPACTING
 from tests.faults.harness.trial import Script, perform
 from tests.faults.harness.world import LARGE, Templates
 
@@ -18,6 +20,8 @@ PROCESSES = (
     "stop_in_order",
     "kill_everything",
     "die_while_loading",
+    "kill_compactor",
+    "compactor_dies_at_a_point",
 )
 AROUND = (
     "redis_killed",
@@ -40,14 +44,25 @@ AROUND = (
     "slow_disk",
 )
 PAUSE_S = 8.0
+# A compaction is asked for by one request in a thousand: every half minute of an hour of 100,000.
+ALL = {name: 10 * weight for name, weight in WEIGHTS.items()} | {"compact": 1}
 SPARE = 1.25
 """Callers are asked to be this much faster than needed: what they wait for while something is down is made up for."""
 
 
 def soak(database: str, seed: int, minutes: float, requests: int, templates: Templates) -> dict[str, Any]:
-    """Run one soak and write its cell; callers stop when the requests are sent and the minutes are over."""
+    """Run one soak and write its cell; it ends with the minutes, and the requests are more than asked for."""
     rate = SPARE * requests / (60 * minutes)
-    script = Script([PROCESSES, AROUND], seconds=60 * minutes, rate=rate, pause_s=PAUSE_S, world=LARGE)
+    script = Script(
+        [PROCESSES, AROUND],
+        seconds=60 * minutes,
+        rate=rate,
+        pause_s=PAUSE_S,
+        world=LARGE,
+        compacting=True,
+        weights=ALL,
+        settings=COMPACTING,
+    )
     print(f"soak on {database}: {minutes:g} minutes, {requests} requests, seed {seed}", flush=True)
     outcome = perform(script, database, seed, templates, keep=cells.KEPT / "soak", sample=True)
     result = {"database": database, "minutes": minutes, "asked_for": requests, **outcome.as_dict()}

@@ -36,6 +36,7 @@ _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["service.cli.serve", "service.app", "service.worker.process"])
 
 ROLES = ("api-0", "api-1", "worker-0", "worker-1")
+COMPACTOR = "compactor-0"
 SHORT: dict[str, Any] = {
     **QUICK,
     **OPEN_GATE,

@@ -12,10 +12,10 @@ from tests.faults.harness.history import History
 from tests.faults.harness.judging import Verdict, at_rest, judge
 from tests.faults.harness.nemesis import Nemesis
 from tests.faults.harness.sampling import Sampler
-from tests.faults.harness.stage import NotInTime, Stage, staged, wait_for
+from tests.faults.harness.stage import COMPACTOR, ROLES, NotInTime, Stage, staged, wait_for
 from tests.faults.harness.world import SMALL, Templates, World
 
-REST_S = 90.0
+REST_S, COMPACTED_S = 90.0, 400.0
 CALLERS = 3
 
 
@@ -32,6 +32,7 @@ class Script:
         weights: how often callers do what.
         settings: other than those of every trial.
         own_disk: whether the home needs a disk that can be full.
+        compacting: whether a compactor runs, too.
     """
 
     troubles: Sequence[Sequence[str]]
@@ -42,6 +43,7 @@ class Script:
     weights: Mapping[str, int] = field(default_factory=lambda: WEIGHTS)
     settings: Mapping[str, Any] = field(default_factory=dict)
     own_disk: bool = False
+    compacting: bool = False
     world: World = SMALL
 
 
@@ -92,11 +94,11 @@ def perform(
             for number, troubles in enumerate(script.troubles)
         ]
         sampler = Sampler(stage, interval_s=5.0 if sample else 0.0)
-        with stage.running():
+        with stage.running((*ROLES, COMPACTOR) if script.compacting else ROLES):
             stage.wait_until_ready()
             with sampler, Callers(callers, script.seconds, script.rate, script.most) as busy:
                 _trouble(hands, busy)
-            verdict = _heal_and_judge(stage, history)
+            verdict = _heal_and_judge(stage, history, COMPACTED_S if script.compacting else REST_S)
         outcome = Outcome(
             seed,
             len(history),
@@ -130,11 +132,11 @@ def _trouble(hands: list[Nemesis], busy: Callers) -> None:
             hand.__exit__()
 
 
-def _heal_and_judge(stage: Stage, history: History) -> Verdict:
+def _heal_and_judge(stage: Stage, history: History, rest_s: float) -> Verdict:
     """Wait until everything has come to rest, and judge."""
     with stage.place() as place:
         try:
-            wait_for(lambda: at_rest(place), REST_S, "rest")
+            wait_for(lambda: at_rest(place), rest_s, "rest")
             stage.wait_until_ready()
         except NotInTime as error:
             verdict = judge(history, place)
