@@ -58,7 +58,12 @@ MODULES = {
             *("tests/unit/interactions/test_importing.py", "tests/unit/interactions/test_vectors.py"),
             *("tests/unit/erasures/test_accepting.py", "tests/unit/erasures/test_decisions.py"),
             *("tests/unit/recommendations/test_reading.py", "tests/unit/recommendations/test_popularity.py"),
-            *("tests/api/test_erasures.py", "tests/api/test_interactions.py", "tests/api/test_erasure_access.py"),
+            *(
+                "tests/api/test_erasures.py",
+                "tests/api/test_interactions.py",
+                "tests/api/test_erasure_access.py",
+                "tests/api/test_approval.py",
+            ),
         ),
     ),
     "ledger": CoreModule(

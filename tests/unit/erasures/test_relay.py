@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -313,3 +314,37 @@ def test_what_is_done_goes_a_bounded_number_at_a_time(sqlite: Database) -> None:
 
     assert pruned == [2, 1, 0]
     assert unpublished(sqlite) == 1
+
+
+def test_only_what_is_accepted_and_older_than_that_is_told_again(sqlite: Database, stream: ErasureStream) -> None:
+    """Not what was published at that very instant, nor what is done."""
+    domains = Domains(sqlite)
+    ids = accept(domains, 2)
+    OutboxRelay(sqlite, stream, clock=domains.clock).publish_pending()
+    set_status(sqlite, ids[0], "forgotten")
+    at = domains.clock.now()
+
+    def again(before: datetime) -> int:
+        return sqlite.transact(lambda connection: outbox.publish_again(connection, before, at))
+
+    assert (again(at), again(at + timedelta(seconds=1)), unpublished(sqlite)) == (0, 1, 1)
+
+
+def test_what_is_swept_is_published_at_once(sqlite: Database, stream: ErasureStream) -> None:
+    """The sweep wakes the task, which would look in an hour."""
+    domains = Domains(sqlite)
+    (erasure_id,) = accept(domains, 1)
+
+    async def story() -> None:
+        relay = OutboxRelay(sqlite, stream, clock=domains.clock, interval_s=3600)
+        await relay.start()
+        await until(lambda: unpublished(sqlite) == 0)
+        stream.ack([message.entry_id for message in stream.read(count=10, block_ms=1)])
+        domains.clock.step(60)
+        assert relay.sweep(10) == 1
+        await until(lambda: unpublished(sqlite) == 0)
+        await relay.stop()
+
+    asyncio.run(story())
+
+    assert delivered(stream) == [erasure_id]

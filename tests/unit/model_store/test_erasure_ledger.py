@@ -188,3 +188,16 @@ def test_a_seal_that_is_no_text_of_digits_is_damage(ledger: ErasureLedger, seal:
 
     with pytest.raises(Damaged, match="seal"):
         list(reader(ledger).records())
+
+
+def test_the_group_may_read_and_others_may_not(ledger: ErasureLedger):
+    """Whatever the process's own mask."""
+    before = os.umask(0)
+    try:
+        fill(ledger, 1)
+    finally:
+        os.umask(before)
+
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (ledger.folder, *ledger.folder.iterdir())}
+    assert modes.pop(FOLDER) == 0o750
+    assert set(modes.values()) == {0o640}
