@@ -33,6 +33,8 @@ RULES = {
     "invalid_cursor": "",
     "alias_moved": "",
     "idempotency_key_reused": "",
+    "commitment_mismatch": "",
+    "no_consent": "",
     "invalid_request": (
         "The log has ",
         "latest",
@@ -66,6 +68,8 @@ class Described:
             "continue-on-failure": True,
             "seed": seed,
             "generation": {"max-examples": examples, "database": "none", "no-shrink": True},
+            # A DELETE of an erasure or a compaction cancels it: it is there to read afterwards.
+            "checks": {"use_after_free": {"enabled": False}},
             "phases": {phase: {"enabled": phase in phases} for phase in PHASES},
         }
         schema = schemathesis.openapi.from_dict(self.document, config=schemathesis.Config.from_dict(config))
