@@ -26,7 +26,7 @@ from typing import Any
 
 from tests.faults.harness import cells, page
 from tests.faults.harness.disk import can_mount, small_disk
-from tests.faults.harness.kills import KILLINGS
+from tests.faults.harness.kills import KILLINGS, kill
 from tests.faults.harness.recovery import recover
 from tests.faults.harness.rows import ROWS, Row
 from tests.faults.harness.soak import LENGTH, soak
@@ -77,7 +77,7 @@ def run_kills(name: str, database: str, asked: argparse.Namespace, made: Templat
     """The kills of one kind on a database."""
 
     def measure() -> dict[str, Any]:
-        outcome = KILLINGS[name](database, asked.seed, asked.kills, made)
+        outcome = kill(name, database, asked.seed, asked.kills, made)
         _say(f"kills {name} {database} seed {asked.seed}", outcome.broken, f"{outcome.kills.total()}", outcome.seconds)
         return {"database": database, **outcome.as_dict()}
 

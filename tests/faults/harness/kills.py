@@ -92,13 +92,13 @@ class KillOutcome:
         return {**self.__dict__, "kills": dict(self.kills), "broken": self.broken[:20]}
 
 
-def kill_workers(database: str, seed: int, rounds: int, templates: Templates) -> KillOutcome:
+def kill_workers(done: KillOutcome, database: str, rounds: int, templates: Templates) -> None:
     """Erasures are accepted, a worker dies at a point, the next one takes over and dies at another.
 
     So each recovery is interrupted in its turn. After each death the live version is whole and nothing is called
     forgotten that it holds; in the end all is forgotten, once.
     """
-    begun, done, chosen = time.monotonic(), KillOutcome(seed), random.Random(seed)
+    chosen = random.Random(done.seed)
     with staged(templates, database, MEDIUM, lease_seconds=LEASE_S) as stage, stage.place() as place:
         callers = _Direct(place, chosen)
         for _ in range(rounds):
@@ -110,14 +110,12 @@ def kill_workers(database: str, seed: int, rounds: int, templates: Templates) ->
                 done.broken += never_ahead(place)
         stage.start("worker-0")
         _judge(done, place, callers.history)
-    done.seconds = round(time.monotonic() - begun, 1)
-    return done
 
 
-def kill_apis(database: str, seed: int, rounds: int, templates: Templates) -> KillOutcome:
+def kill_apis(done: KillOutcome, database: str, rounds: int, templates: Templates) -> None:
     """A caller asks, with one key, an API that dies before the commit; one that dies after it; one that publishes
     and dies before it notes so. The key has one erasure in the end, and was told of no other."""
-    begun, done, chosen = time.monotonic(), KillOutcome(seed), random.Random(seed)
+    chosen = random.Random(done.seed)
     with staged(templates, database, MEDIUM, lease_seconds=LEASE_S) as stage, stage.place() as place:
         client = _Client(stage, MEDIUM, chosen)
         for number in range(rounds):
@@ -140,16 +138,14 @@ def kill_apis(database: str, seed: int, rounds: int, templates: Templates) -> Ki
         stage.start("worker-0")
         _judge(done, place, client.history)
         client.close()
-    done.seconds = round(time.monotonic() - begun, 1)
-    return done
 
 
-def kill_replays(database: str, seed: int, rounds: int, templates: Templates) -> KillOutcome:
+def kill_replays(done: KillOutcome, database: str, rounds: int, templates: Templates) -> None:
     """A backup is restored from before an erasure; the process that cleans it dies at each step of that, in turn.
 
     The next one goes on, and until the last is through nobody is answered. Nothing of what was erased is back.
     """
-    begun, done, chosen = time.monotonic(), KillOutcome(seed), random.Random(seed)
+    chosen = random.Random(done.seed)
     with staged(templates, database, SMALL) as stage, tempfile.TemporaryDirectory() as folder:
         client = _Client(stage, SMALL, chosen)
         for number in range(rounds):
@@ -178,16 +174,14 @@ def kill_replays(database: str, seed: int, rounds: int, templates: Templates) ->
             stage.kill("api-0")
             Path(folder, f"backup-{number}").unlink(missing_ok=True)
         client.close()
-    done.seconds = round(time.monotonic() - begun, 1)
-    return done
 
 
-def kill_compactors(database: str, seed: int, rounds: int, templates: Templates) -> KillOutcome:
+def kill_compactors(done: KillOutcome, database: str, rounds: int, templates: Templates) -> None:
     """A compaction whose compactor dies at every point that it passes; each time the next one goes on from there.
 
     In the end it is done, once, and live comes from its base.
     """
-    begun, done, chosen = time.monotonic(), KillOutcome(seed), random.Random(seed)
+    chosen = random.Random(done.seed)
     with staged(templates, database, MEDIUM, lease_seconds=LEASE_S, **COMPACTING) as stage, stage.place() as place:
         callers = _Direct(place, chosen)
         stage.start("worker-0")
@@ -206,8 +200,6 @@ def kill_compactors(database: str, seed: int, rounds: int, templates: Templates)
                 done.broken.append(f"P1: a compaction ended as {row.status} ({row.problem})")
             done.broken += never_ahead(place)
         _judge(done, place, callers.history)
-    done.seconds = round(time.monotonic() - begun, 1)
-    return done
 
 
 class _Direct:
@@ -309,10 +301,21 @@ def _judge(done: KillOutcome, place: Home, history: History) -> None:
     done.broken += verdict.broken
 
 
-Killing = Callable[[str, int, int, Templates], KillOutcome]
+Killing = Callable[[KillOutcome, str, int, Templates], None]
 KILLINGS: dict[str, Killing] = {
     "worker": kill_workers,
     "api": kill_apis,
     "replay": kill_replays,
     "compactor": kill_compactors,
 }
+
+
+def kill(name: str, database: str, seed: int, rounds: int, templates: Templates) -> KillOutcome:
+    """The kills of one kind. What does not come about in time is broken, too, and ends them."""
+    begun, done = time.monotonic(), KillOutcome(seed)
+    try:
+        KILLINGS[name](done, database, rounds, templates)
+    except (NotInTime, httpx.HTTPError) as error:
+        done.broken.append(f"P1: {type(error).__name__}: {error}")
+    done.seconds = round(time.monotonic() - begun, 1)
+    return done
