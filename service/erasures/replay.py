@@ -27,7 +27,7 @@ from service.platform import metrics
 from service.platform.clock import Clock, rfc3339
 from service.platform.database import Database
 from service.platform.faults import fault_point
-from service.platform.integrity import CannotReplay, raise_watermark, unknown_versions
+from service.platform.integrity import CannotReplay, position, raise_watermark, unknown_versions
 
 CHUNK_RECORDS, CHUNK_TARGETS = 100, 10_000
 RESTORED = "log.restored"
@@ -154,7 +154,8 @@ class LedgerReplay:
         body = {"common": seq, "record": survey.last.number}
         self._database.transact(partial(_tell_restored, body=body, at=at))
         fault_point("replay.before_ledger")
-        self._store.ledger.append([_fork(survey.common, at)])
+        head = self._database.query(position)
+        self._store.ledger.append([_fork(survey.common, at) | {"head_leaf": head.leaf, "head_seq": head.entries}])
         fault_point("replay.after_fork")
         # From the last common entry on: what the log has since, what was stored again among it.
         append_missing(self._database, self._store.ledger)

@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import structlog
 from sqlalchemy import Connection, func, inspect, select
 
-from model_store import LedgerRecord, ModelStore, StoreError, Watermark
+from model_store import ModelStore, StoreError, Watermark
 from service.platform import metrics
 from service.platform.database import Database
 from service.platform.identity import SecretRefused
@@ -271,10 +271,10 @@ def compare(database: Database, store: ModelStore) -> str | None:
         Problem: the database does not answer.
     """
     # The store first: what is in it by now was in the database before, so the later look must find it.
-    record = _last_record(store)
-    if record is not None and not database.query(lambda connection: _knows(connection, record.seq, record.leaf)):
+    last = _last_entry(store)
+    if last is not None and not database.query(lambda connection: _knows(connection, *last)):
         return (
-            f"The ledger of erasures ends with entry {record.seq:,} of the audit log, and the database has none, or "
+            f"The ledger of erasures ends with entry {last[0]:,} of the audit log, and the database has none, or "
             "another one, in its place."
         )
     mark, numbers = store.markers.watermark(), store.numbers("versions")
@@ -353,11 +353,19 @@ def _is_migrated(connection: Connection) -> bool:
     return bool(inspect(connection).has_table(audit_head.name))
 
 
-def _last_record(store: ModelStore) -> LedgerRecord | None:
+def _last_entry(store: ModelStore) -> tuple[int, str] | None:
+    """(seq, leaf) of the last entry that the ledger knows the database to have.
+
+    A replay says how far the database had come by then: the same backup put in a second time, before the ledger tells
+    of what was stored again, is found by that.
+    """
     try:
-        return store.ledger.last()
+        record = store.ledger.last()
     except StoreError:  # a damaged ledger is told by its own check, and says nothing about the database
         return None
+    if record is None:
+        return None
+    return int(record.facts.get("head_seq", record.seq)), str(record.facts.get("head_leaf", record.leaf))
 
 
 def _knows(connection: Connection, seq: int, leaf: str) -> bool:

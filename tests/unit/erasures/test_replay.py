@@ -263,6 +263,33 @@ def test_a_replay_that_is_broken_off_is_gone_on_with(
         assert len(hidden(at.place)) == 5
 
 
+@pytest.mark.parametrize("point", ["chunk", "before_ledger", "after_fork", "before_watermark"])
+def test_a_backup_that_is_put_in_again_before_its_replay_ended_is_cleaned_too(
+    settings: Settings, tmp_path: Path, point: str
+):
+    """Wherever the first replay died; also where nobody had raised the watermark since the backup."""
+    backup = Backup(settings.sql_url, tmp_path)
+    with kept(settings) as at:
+        ids = [at.place.accept(PAIRS[number]) for number in range(2)]
+        assert at.keeper.keep_up()
+    backup.restore()
+    faults.arm(faults.parse_fault(f"replay.{point}:raise"))
+    try:
+        with kept(settings) as at:
+            at.integrity.look()
+            with pytest.raises(faults.FaultInjected):
+                at.replay(lambda: False)
+    finally:
+        faults.arm(None)
+
+    backup.restore()
+    with kept(settings) as at:
+        at.clean()
+
+        assert states(at.place) == dict.fromkeys(ids, "accepted")
+        assert len(hidden(at.place)) == 2
+
+
 def test_the_ledger_follows_whoever_died(settings: Settings, tmp_path: Path):
     """What was accepted and not appended is appended by the next process, in the log's order and once."""
     with kept(settings) as at:
