@@ -17,6 +17,7 @@ from threading import Thread
 
 import httpx
 import pytest
+import structlog
 
 from service.cli import main
 from service.interactions.generated import GeneratorConfig, generate_dataset
@@ -45,6 +46,7 @@ def run(capsys: pytest.CaptureFixture[str], home: Path) -> Run:
 
     def run_(*arguments: str | Path) -> Ran:
         capsys.readouterr()
+        structlog.reset_defaults()  # as it is in a process of its own: another test may have run a service in this one
         status = main(["--home", str(home), *(str(argument) for argument in arguments)])
         out, err = capsys.readouterr()
         return Ran(status, out, err)
