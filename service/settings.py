@@ -138,7 +138,8 @@ class Settings(BaseSettings):
     compaction_check_seconds: Seconds = 5.0
     """Interval at which the compactor looks whether there is something to do."""
     compaction_min_quality: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Validation NDCG@20 of a new base over the old one's; two seeds, each with its own split, are a few % apart."""
+    """Validation NDCG@20 of a new base over the old one's, less two standard errors of the difference; two seeds, each
+    with its own split, are a few % apart."""
     compaction_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
     """Threads of a compaction's arithmetic; without it, half the cores, so that answers keep their pace."""
     compaction_nice: Annotated[int, Field(ge=0, le=19)] = 10

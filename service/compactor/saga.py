@@ -1,7 +1,8 @@
 """The saga of one compaction: step after step, each journalled before it begins, taken up where an earlier one died."""
 
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -52,6 +53,33 @@ _AFTER: Final[dict[str, Callable[[], None]]] = {
 }
 
 log = structlog.get_logger()
+
+
+ERRORS_ALLOWED = 2.0
+"""Standard errors of the difference by which a new base may miss the least quality: each is measured on other pairs."""
+
+
+def judge_quality(
+    before: Mapping[str, Any], after: Mapping[str, Any], least: float
+) -> tuple[bool, dict[str, float | None]]:
+    """Whether a new base is good enough beside the old one, and by which figures.
+
+    Args:
+        before, after: metrics of their manifests: `ndcg_at_20`, and its standard error over people where it is known.
+        least: share of the old NDCG@20 that the new one must reach, in (0, 1].
+    """
+    (old, old_error), (new, new_error) = (
+        (float(each.get("ndcg_at_20") or 0.0), float(each.get("ndcg_at_20_error") or 0.0)) for each in (before, after)
+    )
+    allowed = ERRORS_ALLOWED * math.hypot(new_error, least * old_error)
+    figures = {
+        "limit": least,
+        "ndcg_at_20_before": old,
+        "ndcg_at_20_after": new,
+        "ratio": new / old if old else None,
+        "allowed_for_chance": allowed,
+    }
+    return new >= least * old - allowed, figures
 
 
 class MovedAfterAll(Exception):
@@ -155,12 +183,14 @@ class CompactionSaga:
 
     def _gating(self, journal: CompactionJournal, row: Compaction) -> CompactionStep:
         before, after = self._base(row.base_before), self._base(row.base_after)
-        old, new = (float((each.manifest.get("metrics") or {}).get("ndcg_at_20") or 0.0) for each in (before, after))
-        least = self.dependencies.settings.compaction_min_quality
-        figures = {"ndcg_at_20_before": old, "ndcg_at_20_after": new, "ratio": new / old if old else None}
-        if new < least * old:
-            raise AttemptRefused({"reasons": ["quality"], "limit": least, **figures})
-        journal.note_facts(gate={"limit": least, **figures})
+        passed, figures = judge_quality(
+            before.manifest.get("metrics") or {},
+            after.manifest.get("metrics") or {},
+            self.dependencies.settings.compaction_min_quality,
+        )
+        if not passed:
+            raise AttemptRefused({"reasons": ["quality"], **figures})
+        journal.note_facts(gate=figures)
         return CompactionStep.PRETRAINING
 
     def _pretraining(self, journal: CompactionJournal, row: Compaction) -> CompactionStep:

@@ -69,6 +69,11 @@ def _packaged_binary() -> Path | None:
     return None
 
 
+def is_embedded(home: Path, url: str | None) -> bool:
+    """Whether clients of this URL talk to the server of this home, whose files are in it; None means that one."""
+    return url is None or url == Address(home / "valkey").url()
+
+
 class Address:
     """Where the server of a folder listens: a socket in it, or a port of this machine where its path is too long."""
 

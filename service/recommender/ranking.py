@@ -12,11 +12,24 @@ CHUNK = 1024  # users scored at once: bounds the score matrix to CHUNK x n_items
 
 @dataclass(frozen=True)
 class RankingQuality:
-    """Means over the users that have at least one held-out item; in [0, 1]."""
+    """Means over the users that have at least one held-out item; in [0, 1].
+
+    `ndcg_error`: standard error of the mean NDCG over these users; 0 where it was not measured.
+    """
 
     recall: float
     ndcg: float
     n_users: int
+    ndcg_error: float = 0.0
+
+    @classmethod
+    def of_users(cls, recall: Tensor, ndcg: Tensor) -> "RankingQuality":
+        """The means of (k,) float64 figures of users; 0 where there are none."""
+        n = ndcg.numel()
+        if not n:
+            return cls(0.0, 0.0, 0)
+        error = float(ndcg.std(correction=0)) / n**0.5
+        return cls(float(recall.sum()) / n, float(ndcg.sum()) / n, n, error)
 
 
 def top_items(readout: Tensor, seen: InteractionGraph, users: Tensor, n: int) -> Tensor:
@@ -63,6 +76,5 @@ def ranking_of_users(
 
 def ranking_quality(readout: Tensor, seen: InteractionGraph, held_out: InteractionGraph, n: int = 20) -> RankingQuality:
     """Means of `ranking_of_users`, which says what the arguments are; 0 where no user has a held-out item."""
-    users, recall, ndcg = ranking_of_users(readout, seen, held_out, n)
-    total = max(users.numel(), 1)
-    return RankingQuality(float(recall.sum()) / total, float(ndcg.sum()) / total, users.numel())
+    _, recall, ndcg = ranking_of_users(readout, seen, held_out, n)
+    return RankingQuality.of_users(recall, ndcg)

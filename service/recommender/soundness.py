@@ -90,7 +90,7 @@ def compare(readout: Tensor, graph: InteractionGraph, validation: Tensor) -> Ran
     popularity[: graph.n_users] = 1.0
     _, _, popular = ranking_of_users(popularity, graph, held_out)
     n = max(ndcg.numel(), 1)
-    quality = RankingQuality(float(recall.sum()) / n, float(ndcg.sum()) / n, ndcg.numel())
+    quality = RankingQuality.of_users(recall, ndcg)
     short = HALF * popular - ndcg
     error = float(short.std()) / sqrt(n) if ndcg.numel() > 1 else float("inf")
     behind = float(short.sum()) / n / error if error > 0 else 0.0

@@ -10,6 +10,7 @@ from pathlib import Path
 from model_store import ModelStore
 from service.platform.clock import Clock, SystemClock, rfc3339
 from service.platform.database import Database
+from service.platform.embedded_server import is_embedded
 from service.platform.problem import Unavailable
 from service.platform.redis import ErasureStream
 from service.residue import columns_repository as sql
@@ -158,7 +159,7 @@ class _HomeSearch:
             for path, obstacle in files_below(folder):
                 if path not in own:
                     self._search_file(path, obstacle)
-        if self._settings.redis_url is not None:
+        if not is_embedded(self._settings.home, self._settings.redis_url):
             self._stores[ResidueStore.STREAM_FILES].unread(
                 "EXPUNGE_REDIS_URL names a server of yours: its append-only file and snapshots are not reached from "
                 "here. Have it rewrite them (BGREWRITEAOF, BGSAVE)."

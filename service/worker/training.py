@@ -339,6 +339,7 @@ def _base_facts(
     facts = _training_facts(data, config)
     metrics = _quality(result.validation) | {"epochs": result.epochs, "best_epoch": result.best_epoch}
     metrics["popularity_ndcg_at_20"] = judged.popularity
+    metrics["ndcg_at_20_error"] = judged.model.ndcg_error
     return ManifestFacts(
         kind="base",
         dataset_hash=dataset_hash(data),

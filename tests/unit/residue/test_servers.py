@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 
 from service.platform import tables
 from service.platform.database import Database
+from service.platform.embedded import EmbeddedValkey
 from service.platform.redis import ErasureStream, Message
 from service.residue.report import StoreResult, Verdict
 from tests.unit.residue.conftest import REASON, ZOE, Aftermath
@@ -143,6 +144,10 @@ def test_the_stream_and_its_files_are_searched(aftermath: Aftermath, valkey: Era
     assert valkey.write_anew(20)
     assert aftermath.places() == set()
     assert result_of(aftermath, "stream").verdict is Verdict.GONE
+    # A process that the supervisor started is told the home's own server by its address: its files are here all the same.
+    own = EmbeddedValkey(aftermath.world.settings.home).url
+    aftermath.world.settings = aftermath.world.settings.model_copy(update={"redis_url": own})
+    assert result_of(aftermath, "stream_files").verdict is Verdict.GONE
 
 
 def test_a_base_of_the_append_only_file_hides_nothing(aftermath: Aftermath, valkey: ErasureStream) -> None:
