@@ -144,7 +144,7 @@ def test_the_stream_and_its_files_are_searched(aftermath: Aftermath, valkey: Era
     assert valkey.write_anew(20)
     assert aftermath.places() == set()
     assert result_of(aftermath, "stream").verdict is Verdict.GONE
-    # A process that the supervisor started is told the home's own server by its address: its files are here all the same.
+    # Children of the supervisor are told the home's own server by its address: its files are here all the same.
     own = EmbeddedValkey(aftermath.world.settings.home).url
     aftermath.world.settings = aftermath.world.settings.model_copy(update={"redis_url": own})
     assert result_of(aftermath, "stream_files").verdict is Verdict.GONE
