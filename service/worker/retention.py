@@ -45,7 +45,8 @@ class Retention:
         self._purge()
 
     def recover(self) -> None:
-        """End the batches that earlier holders of the lease left open, and take away what they wrote."""
+        """End the batches that were left open, by earlier holders of the lease or by this one where it could not note
+        their end, and take away what they wrote. Only while no batch runs."""
         for batch in self.database.transact(self._abandon):
             log.warning("batch.abandoned", batch=batch.id, step=batch.step, epoch=batch.epoch)
         self.clean()
@@ -91,7 +92,7 @@ class Retention:
         stale = [
             batch
             for batch in journal.unfinished(connection)
-            if batch.step != TRAINING and batch.epoch < self.lease.epoch
+            if batch.step != TRAINING and batch.epoch <= self.lease.epoch
         ]
         for batch in stale:
             journal.finish(connection, batch.id, "abandoned", self.clock.now())

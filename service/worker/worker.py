@@ -140,6 +140,9 @@ class Worker:
 
     def _round(self) -> None:
         self._ensure_integrity()
+        if self._failures:
+            # A full disk takes no note either of what came to nothing: that is made up for now.
+            self.retention.recover()
         self._sweep_if_due()
         self.batcher.gather(self.stop)
         if self._hear_of_damage():

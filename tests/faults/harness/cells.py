@@ -25,13 +25,20 @@ def code_of(modules: Iterable[str] = (), files: Iterable[Path] = (), more: str =
 
 
 def cell(name: str, code: str, runs: int, measure: Callable[[], dict[str, Any]], *, fresh: bool = False) -> Any:
-    """The cell of this name: as it was measured with the same code and at least so many runs, else measured now."""
+    """The cell of this name: as it was measured with the same code and at least so many runs, else measured now.
+
+    One in which something was broken is measured again: the service may have been mended.
+    """
     kept = None if fresh else stored(name)
-    if kept is not None and kept["code"] == code and kept["asked"] >= runs:
+    if kept is not None and kept["code"] == code and kept["asked"] >= runs and not _is_broken(kept):
         return kept
     result = {"code": code, "asked": runs, "commit": cells.commit(), **measure()}
     cells.write_json(RESULTS / f"{name}.json", result)
     return result
+
+
+def _is_broken(kept: dict[str, Any]) -> bool:
+    return bool(kept.get("broken")) or any(outcome["broken"] for outcome in kept.get("outcomes", ()))
 
 
 def stored(name: str) -> dict[str, Any] | None:

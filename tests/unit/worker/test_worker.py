@@ -6,23 +6,27 @@ import threading
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 import migrations
 from service.erasures import approval
 from service.platform import tables
 from service.platform.auth import Principal, Scope
+from service.platform.problem import StorageFull
 from service.platform.redis import ErasureStream
 from service.settings import Settings
 from service.unlearning.protocol import ForgetResult
+from service.worker import pipeline
 from service.worker.engine import EMBEDDINGS, ResolvedBatch, UnlearningEngine
 from service.worker.monitor import Monitor
 from service.worker.pipeline import UNLEARNING_CRASHED
-from service.worker.repository import queue
+from service.worker.repository import journal, queue
 from tests.factories.versions import file_of
 from tests.factories.workers import Home, copy_template, opened, teach, worker_of, working
 from tests.unit.worker.waiting import eventually
@@ -186,6 +190,38 @@ def test_a_failing_round_is_tried_again(place: Home) -> None:
         eventually(lambda: worker.status.trouble is None)
 
     assert "OSError" in seen
+
+
+@pytest.mark.P10
+def test_a_batch_whose_end_could_not_be_noted_is_ended_by_the_same_worker(
+    place: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when the batch comes to nothing, too: no row stays open, no version stays in the store."""
+    finish, settle, refused = journal.finish, pipeline.settle, ["settled", "abandoned"]
+
+    def full(*given: Any) -> None:
+        if "settled" in refused:
+            refused.remove("settled")
+            raise StorageFull
+        settle(*given)
+
+    def full_again(connection: Connection, batch_id: int, outcome: str, now: datetime) -> bool:
+        if outcome in refused:
+            refused.remove(outcome)
+            raise StorageFull
+        return finish(connection, batch_id, outcome, now)
+
+    monkeypatch.setattr(pipeline, "settle", full)
+    monkeypatch.setattr(journal, "finish", full_again)
+    erasure_id = place.accept(place.learnt[0])
+
+    with working(worker_of(place)):
+        eventually(lambda: place.status(erasure_id) == "forgotten")
+        eventually(lambda: not place.rows(select(tables.batches.c.id).where(tables.batches.c.finished_at.is_(None))))
+
+    assert refused == []
+    versions = place.rows(select(tables.versions.c.version))
+    assert place.store.numbers("versions") == sorted(row.version for row in versions)
 
 
 @pytest.mark.P2
