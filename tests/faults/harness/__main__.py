@@ -13,6 +13,7 @@ benchmarks/results/faults/broken, and the exit status says so.
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -36,7 +37,7 @@ from tests.faults.harness.world import DATABASES, Templates
 from tests.postgres import postgres_programs, running_postgres
 
 TRIALS, KILLS, TESTS, DRILLS = 3, 50, 3, 3
-SERVER_DISK_MIB = 700
+SERVER_DISK_MIB, SERVER_FILES = 700, 100_000
 DRILL = "tests/faults/test_restore_drill.py::test_a_restored_backup_brings_nobody_back"
 
 
@@ -48,7 +49,7 @@ def templates() -> Iterator[Templates]:
         if postgres_programs() is None:
             yield Templates(folder / "homes", None)
             return
-        disks = [stack.enter_context(small_disk(folder / "pg", SERVER_DISK_MIB))] if can_mount() else []
+        disks = [stack.enter_context(small_disk(folder / "pg", SERVER_DISK_MIB, SERVER_FILES))] if can_mount() else []
         (folder / "pg").mkdir(exist_ok=True)
         folder.chmod(0o755)
         server = stack.enter_context(running_postgres(free_port(), folder / "pg"))
@@ -162,6 +163,8 @@ def _say(what: str, broken: Sequence[str], amount: str, seconds: float) -> None:
 def main() -> int:
     """Run; returns 1 where a promise was broken."""
     asked = _arguments()
+    # Told to end, it ends as it does by itself: no disk stays mounted, no server runs on.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     if not asked.page:
         rows = {
             row_id: row

@@ -49,10 +49,10 @@ def can_mount() -> bool:
 
 
 @contextmanager
-def small_disk(folder: Path, mebibytes: int) -> Iterator[Disk]:
-    """A disk of this size in memory, mounted on a folder and gone at the end."""
+def small_disk(folder: Path, mebibytes: int, inodes: int = INODES) -> Iterator[Disk]:
+    """A disk of this size in memory, with room for so many files, mounted on a folder and gone at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,nr_inodes={INODES}", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,nr_inodes={inodes}", "tmpfs", folder], check=True)
     try:
         yield Disk(folder)
     finally:

@@ -33,6 +33,7 @@ TRAINED_S = 180.0
 """For a step that trains: its process loads torch first."""
 REST_S = 60.0
 WITHIN: dict[str, tuple[str, ...]] = {
+    "moving": ("compactor.after_point",),
     "purging": (
         "compactor.after_gather",
         "purge.versions_marked",

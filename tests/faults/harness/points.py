@@ -4,14 +4,9 @@ import ast
 from functools import cache
 from pathlib import Path
 
-from service.compaction.steps import STEPS
-
 ROOT = Path(__file__).resolve().parents[3]
-# Names that the code computes: a store says of itself how far it is, and a compaction at which step it is.
-COMPUTED = {
-    "service/worker/pipeline.py": ("worker.after_file", "worker.before_rename", "worker.after_publish"),
-    "service/compactor/saga.py": tuple(f"compactor.after_{step}" for step in STEPS),
-}
+# A store says of itself how far it is; the pipeline makes points of what it says.
+COMPUTED = {"service/worker/pipeline.py": ("worker.after_file", "worker.before_rename", "worker.after_publish")}
 
 
 @cache
