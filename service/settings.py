@@ -141,7 +141,7 @@ class Settings(BaseSettings):
     """Validation NDCG@20 of a new base over the old one's, less two standard errors of the difference; two seeds, each
     with its own split, are a few % apart."""
     compaction_threads: Annotated[int, Field(gt=0, le=1024)] | None = None
-    """Threads of a compaction's arithmetic; without it, half the cores, so that answers keep their pace."""
+    """Threads of a compaction's arithmetic; without it, one a core: at its niceness it takes what others leave."""
     compaction_nice: Annotated[int, Field(ge=0, le=19)] = 10
     """Niceness of the compactor: whoever answers callers goes first."""
     compaction_memory_bytes: Annotated[int, Field(ge=256 * MEBIBYTE)] | None = None

@@ -35,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+OF_OTHERS = frozenset({"faults.json", "faults.md"})
+"""Pages in the same folder that other commands write (`make faults`)."""
+
+
 def _asked(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks.evaluation.main", description="Write docs/results from cells.")
     parser.add_argument("--cells", type=Path, default=CELLS, help="folder of the cells")
@@ -54,7 +58,8 @@ def _cases(cells: Path) -> dict[str, Any] | None:
 
 def _stale(docs: Path, texts: Mapping[str, str]) -> dict[str, str | None]:
     """Files that are not what the cells say, and what they should be; None: nothing, their cells are gone."""
-    there = {path.name: path.read_text() for path in docs.glob("*.*") if path.suffix in (".md", ".json")}
+    own = (path for path in docs.glob("*.*") if path.suffix in (".md", ".json") and path.name not in OF_OTHERS)
+    there = {path.name: path.read_text() for path in own}
     changed = {name: text for name, text in texts.items() if there.get(name) != text}
     return changed | dict.fromkeys(name for name in sorted(there) if name not in texts)
 

@@ -121,7 +121,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     names = {f"EXPUNGE_{name.upper()}": getattr(settings, name) for name in settings.model_fields_set}
     given = {name: _text(value) for name, value in names.items() if value is not None}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("EXPUNGE_FAULT")}
-    threads = str(settings.compaction_threads or max(1, (os.cpu_count() or 1) // 2))
+    threads = str(settings.compaction_threads or (os.cpu_count() or 1))
     return {**kept, **given, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "EXPUNGE_TORCH_THREADS": threads}
 
 

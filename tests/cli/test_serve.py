@@ -179,7 +179,7 @@ def test_the_log_can_be_json_on_a_terminal(home: Path) -> None:
     said = _on_a_terminal(home, "--log-format", "json")
 
     logged = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
-    assert {line["process"] for line in logged} == {"api", "worker", "valkey"}
+    assert {line["process"] for line in logged} == {"api", "worker", "compactor", "valkey"}
 
 
 def _on_a_terminal(home: Path, *arguments: str, **environment: str) -> str:
