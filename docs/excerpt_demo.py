@@ -13,14 +13,23 @@ BEGIN, END = "<!-- demo:begin -->\n", "<!-- demo:end -->"
 
 
 def excerpt(told: str) -> str:
-    """The acts of the erasure, the way to retraining and the summary, with dots for what is left out."""
+    """The acts of the erasure, the way to retraining, erased, and the summary, with dots for what is left out."""
     acts = re.split(r"\n(?=\d+\. )", told)
     named = {act.partition(".")[0].strip(): act.strip("\n") for act in acts}
     way = re.search(r"^ The way to retraining.*?(?=^\d+%)", named["8"], re.MULTILINE | re.DOTALL)
     parts = [f"{named['5']}\n\n{named['6'].split('The gate is')[0]}", named["7"]]
     parts += [way.group(0)] if way is not None else []
-    summary = named["11"][named["11"].index(" Summary") :]
+    parts.append(_without_progress(named["11"]))
+    summary = named["12"][named["12"].index(" Summary") :]
     return "\n...\n".join(part.strip("\n") for part in (*parts, summary))
+
+
+def _without_progress(act: str) -> str:
+    """An act with the last line of a progress alone."""
+    lines = act.splitlines()
+    return "\n".join(
+        line for line, after in zip(lines, [*lines[1:], ""], strict=True) if not line[:11] == after[:11] == "Compacting:"
+    )
 
 
 def main() -> None:
