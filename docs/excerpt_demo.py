@@ -27,9 +27,8 @@ def excerpt(told: str) -> str:
 def _without_progress(act: str) -> str:
     """An act with the last line of a progress alone."""
     lines = act.splitlines()
-    return "\n".join(
-        line for line, after in zip(lines, [*lines[1:], ""], strict=True) if not line[:11] == after[:11] == "Compacting:"
-    )
+    pairs = zip(lines, [*lines[1:], ""], strict=True)
+    return "\n".join(line for line, after in pairs if not line[:11] == after[:11] == "Compacting:")
 
 
 def main() -> None:
