@@ -1,6 +1,7 @@
 """What a compaction costs: DELETE to `erased` over one training, and what callers feel of it meanwhile.
 
     EXPUNGE_DATA_DIR=... python -m benchmarks.main --only compacting
+    EXPUNGE_DATA_DIR=... python -m benchmarks.compacting      the same in minutes, on ML-100K; a cell of its own
 
 ML-1M, imported, trained and served by the command line with its own settings throughout. Once, nothing else is asked
 for: the seconds from a DELETE to `erased` by a compaction asked for at once, over those that `expunge train` took just
@@ -56,31 +57,30 @@ class CompactingScale:
 
 
 FULL = CompactingScale()
-QUICK = CompactingScale("ml-100k", seconds=5.0, purging_s=3.0, settle_s=1.0)
+QUICK = CompactingScale(seconds=5.0, purging_s=3.0, settle_s=1.0)
+SMALL = CompactingScale("ml-100k", seconds=12.0, purging_s=6.0)
 
 
-def scale() -> CompactingScale:
-    """How much is measured in this run."""
-    return QUICK if cells.is_quick() else FULL
-
-
-def compacting() -> dict[str, Any]:
+def compacting(scale: CompactingScale | None = None) -> dict[str, Any]:
     """Seconds to `erased`, and latencies before, while it trains, and while it purges and searches."""
-    return cells.cell("compacting", _measure)
+    if scale is None:
+        scale = QUICK if cells.is_quick() else FULL
+    name = "compacting" if scale.dataset == FULL.dataset else f"compacting-{scale.dataset}"
+    return cells.cell(name, lambda: _measure(scale))
 
 
-def _measure() -> dict[str, Any]:
-    kept = _kept_home()
+def _measure(scale: CompactingScale) -> dict[str, Any]:
+    kept = _kept_home(scale.dataset)
     trained: dict[str, Any] = json.loads((kept / TRAINED).read_text())
-    callers = _Callers(scale())
+    callers = _Callers(scale)
     with _copy_of(kept) as (service, call):
-        erased, purging = _erase_by_compaction(service, call, callers)
+        erased, purging = _erase_by_compaction(service, call, callers, scale.purging_s)
     with _copy_of(kept) as (service, call):
-        time.sleep(scale().settle_s)
-        idle = callers.ask(service, call.token, scale().seconds)
+        time.sleep(scale.settle_s)
+        idle = callers.ask(service, call.token, scale.seconds)
         compaction = call("POST", COMPACTIONS, {})["id"]
         _until(call, compaction, lambda state: state["step"] == "training" and state["progress"]["share"] > 0)
-        training = callers.ask(service, call.token, scale().seconds)
+        training = callers.ask(service, call.token, scale.seconds)
         still = call("GET", f"{COMPACTIONS}/{compaction}")
         assert still["step"] == "training", "the training ended before the callers did: ask for less"
         call("DELETE", f"{COMPACTIONS}/{compaction}")
@@ -92,7 +92,7 @@ def _measure() -> dict[str, Any]:
         "purging": purging,
         "recommendations_a_second": RECOMMENDATIONS_A_SECOND,
         "erasures_a_second": ERASURES_A_SECOND,
-        "dataset": scale().dataset,
+        "dataset": scale.dataset,
     }
 
 
@@ -101,7 +101,12 @@ class _Caller(Caller):
 
     def __init__(self, port: int, token: str) -> None:
         super().__init__(port, token)
-        self.token = token
+        self.port, self.token = port, token
+
+    def __call__(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """As any caller, over a connection of its own: between calls others are waited for longer than one is kept."""
+        super().__init__(self.port, self.token)
+        return super().__call__(method, path, body)
 
 
 class _Callers:
@@ -147,7 +152,9 @@ class _Callers:
 _RATES = (RECOMMENDATIONS_A_SECOND, ERASURES_A_SECOND)
 
 
-def _erase_by_compaction(service: Service, call: _Caller, callers: _Callers) -> tuple[dict[str, Any], dict[str, Any]]:
+def _erase_by_compaction(
+    service: Service, call: _Caller, callers: _Callers, purging_s: float
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """One pair, from its DELETE to `erased`, by a compaction that is asked for at once; and what callers felt of its
     steps after the training.
     """
@@ -158,7 +165,7 @@ def _erase_by_compaction(service: Service, call: _Caller, callers: _Callers) -> 
     compaction = call("POST", COMPACTIONS, {})["id"]
     _until(call, compaction, lambda state: state["step"] in AFTER_TRAINING)
     felt: dict[str, Any] = {}
-    asking = threading.Thread(target=lambda: felt.update(callers.ask(service, call.token, scale().purging_s)))
+    asking = threading.Thread(target=lambda: felt.update(callers.ask(service, call.token, purging_s)))
     asking.start()
     state = _until(call, compaction, lambda state: state["status"] == "done")
     _await(call, f"/v1/erasures/{erasure}", lambda state: state["status"] == "erased")
@@ -198,14 +205,14 @@ def _copy_of(kept: Path) -> Iterator[tuple[Service, _Caller]]:
             yield service, _Caller(service.port, (kept / TOKEN).read_text())
 
 
-def _kept_home() -> Path:
+def _kept_home(dataset: str) -> Path:
     """A home as an operator makes one; what its training took is in a file beside."""
-    home = cells.CACHE / f"compacting-home-{scale().dataset}"
+    home = cells.CACHE / f"compacting-home-{dataset}"
     if (home / TOKEN).exists():
         return home
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
-    _command(home, "import", "--data", str(cells.data_dir() / scale().dataset))
+    _command(home, "import", "--data", str(cells.data_dir() / dataset))
     started = time.perf_counter()
     _command(home, "train", "--json", str(home / TRAINED))
     wall = time.perf_counter() - started
@@ -225,3 +232,7 @@ def _command(home: Path, *arguments: str) -> None:
     print(f"  {arguments[0]}", flush=True)
     command: Sequence[str] = [sys.executable, "-m", "service.cli", "--home", str(home), *arguments]
     subprocess.run(command, cwd=cells.ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    print(json.dumps(compacting(SMALL), indent=2))
